@@ -1,0 +1,36 @@
+// How much of a stack is in memory, and giving back what is not needed.
+//
+// Reads /proc/self/pagemap (PAGEMAP_SCAN where the kernel has it, mincore where /proc is missing) and discards with
+// MADV_DONTNEED, in vectors where the kernel takes them. The pagemap descriptor is opened again after fork, because it
+// stays bound to the memory of the process that opened it.
+// Invariant: nothing at or above sp - kRedZoneBytes of a suspended stack is ever discarded.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "culm/result.hpp"
+#include "culm/stack.hpp"
+
+namespace culm {
+
+inline constexpr std::size_t kRedZoneBytes = 128;
+
+struct Residency {
+    std::size_t resident_bytes = 0;  // pages present in [limit, base)
+    std::size_t depth_bytes = 0;     // base minus the lowest present page: how deep the stack has been since its last discard
+};
+
+Result<Residency> stack_residency(const Stack& stack) noexcept;
+
+// A suspended stack and where it is suspended.
+struct SuspendedStack {
+    Stack stack;
+    const void* sp = nullptr;
+};
+
+// Discards, for each stack, the pages below sp - kRedZoneBytes - one spare page. Returns how many ranges were given to
+// the kernel. Never fails: what the kernel refuses (locked memory) stays.
+std::size_t discard_below(std::span<const SuspendedStack> stacks) noexcept;
+
+}  // namespace culm

@@ -1,0 +1,134 @@
+// The control block of a fiber: its saved context, its state and the links by which the runtime finds it.
+//
+// Control blocks lie in dense slabs off the stacks, so that a parked fiber costs one page of stack and under 200 bytes
+// here. Nothing the runtime links (queues, timers) lies on a stack.
+// Invariant: only Fiber::move_to changes the state, and only along the table of legal moves in fiber.cpp.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "culm/context.hpp"
+#include "culm/runtime/clock.hpp"
+#include "culm/runtime/intrusive_list.hpp"
+#include "culm/runtime/wait_queue.hpp"
+#include "culm/stack.hpp"
+
+namespace culm::runtime {
+
+class Scheduler;
+
+enum class FiberState : std::uint8_t {
+    kNew,       // created or spawned elsewhere, holds a promise of a stack; linked nowhere
+    kReady,     // in its scheduler's run queue; has a stack unless it never ran
+    kRunning,   // its scheduler's running(); linked nowhere
+    kParked,    // waits: in at most one WaitQueue, in the timer queue if it has a deadline, FdWaits in the reactor
+    kFinished,  // its body has returned, its stack went back to the pool
+};
+
+// Why a parked fiber was made ready.
+enum class Wake : std::uint8_t {
+    kNotified,     // what it waited for happened
+    kTimeout,      // its deadline passed first
+    kCancelled,    // Scheduler::cancel
+    kInterrupted,  // a signal arrived on this thread: look at pending signals, then wait on or give up
+    kClosed,       // the file descriptor it waited for is being closed by another fiber
+};
+
+// What a parked fiber waits for: shown by tools, and the gate for unpark and switch_to.
+enum class WaitKind : std::uint8_t {
+    kNone,
+    kPermit,  // Scheduler::park or switch_to: only unpark, switch_to or its deadline ends it
+    kJoin,
+    kSleep,
+    kFd,
+    kLock,   // a semaphore or lock at wait_object()
+    kQueue,  // any other wait queue
+};
+
+class Fiber {
+public:
+    // Runs on the fiber's stack; when it returns the fiber is finished. Must not let an exception out.
+    using Body = void (*)(Fiber& self, void* argument);
+
+    FiberState state() const noexcept { return state_; }
+    WaitKind wait_kind() const noexcept { return wait_kind_; }
+    // kFd: the descriptor; kLock and kQueue: an address; else 0.
+    std::uintptr_t wait_object() const noexcept { return wait_object_; }
+    std::uint64_t id() const noexcept { return id_; }  // 1, 2, 3... within the process, never reused
+    Scheduler& scheduler() const noexcept { return *scheduler_; }
+    bool is_main() const noexcept { return is_main_; }  // the OS thread's own flow of control
+    // A value as unique among live fibers and threads as pthread_self(): pthread_self() itself for a main fiber.
+    unsigned long identity() const noexcept { return identity_; }
+    std::int64_t deadline_ns() const noexcept { return deadline_ns_; }
+
+    // Empty before the first run, after the end, and for a main fiber.
+    Stack stack() const noexcept { return Stack{stack_base_, stack_class_}; }
+    StackClass stack_class() const noexcept { return stack_class_; }
+    const void* suspended_sp() const noexcept { return context_.sp; }  // meaningful while ready or parked
+    std::size_t peak_bytes() const noexcept { return peak_bytes_; }    // deepest use seen at a discard
+    void note_peak(std::size_t bytes) noexcept { if (bytes > peak_bytes_) peak_bytes_ = bytes; }
+
+    // For the embedding language: its object, and its first bytes on the stack. Not touched by the runtime.
+    void* host = nullptr;
+    // Bytes below the stack base that the host keeps for itself; the context starts below them. Set before start.
+    std::uint32_t host_stack_bytes = 0;
+    // pthread mutexes that interposition saw this fiber take and not release yet.
+    std::uint32_t held_mutexes = 0;
+
+    // A short label for reports; copied. Null when none was given.
+    const char* name() const noexcept { return name_; }
+    void set_name(const char* name) noexcept;
+
+    // References keep the control block, not the fiber's execution. Thread-safe.
+    void retain() noexcept { references_.fetch_add(1, std::memory_order_relaxed); }
+    void release() noexcept;
+
+    bool cancel_requested() const noexcept { return cancel_requested_; }
+
+    Fiber(const Fiber&) = delete;
+    Fiber& operator=(const Fiber&) = delete;
+
+private:
+    friend class Scheduler;
+    friend class WaitQueue;
+    friend class TimerQueue;
+    friend class FiberSlab;
+    friend class RunQueue;
+    Fiber() = default;
+    ~Fiber() = default;
+
+    void move_to(FiberState next) noexcept;
+
+    Context context_;
+    std::byte* stack_base_ = nullptr;
+    ListLink queue_link_;  // run queue or one wait queue
+    ListLink all_link_;    // every unfinished fiber of the scheduler
+    WaitQueue* wait_queue_ = nullptr;
+    std::uintptr_t wait_object_ = 0;
+    std::int64_t deadline_ns_ = kNever;
+    Scheduler* scheduler_ = nullptr;
+    Body body_ = nullptr;
+    void* argument_ = nullptr;
+    char* name_ = nullptr;
+    std::uint64_t id_ = 0;
+    unsigned long identity_ = 0;
+    void* caught_exceptions_ = nullptr;       // __cxa_eh_globals of this fiber
+    std::uint32_t uncaught_exceptions_ = 0;
+    std::int32_t errno_ = 0;
+    std::uint32_t timer_index_ = UINT32_MAX;  // place in the timer heap
+    std::atomic<std::uint32_t> references_{1};
+    std::size_t peak_bytes_ = 0;
+    WaitQueue joiners_;
+    FiberState state_ = FiberState::kNew;
+    WaitKind wait_kind_ = WaitKind::kNone;
+    Wake wake_ = Wake::kNotified;
+    StackClass stack_class_ = kDefaultStackClass;
+    bool is_main_ = false;
+    bool has_permit_ = false;
+    bool cancel_requested_ = false;
+    bool has_reservation_ = false;
+};
+
+}  // namespace culm::runtime

@@ -1,0 +1,36 @@
+// Interposition: blocking libc calls made by any loaded object park the fiber instead of the OS thread.
+//
+// install() patches the global offset table of every loaded object, and of each one loaded later (dlopen is hooked), so
+// that calls to the functions in src/interpose/table.cpp reach our replacements. libc, the dynamic loader and the object
+// that holds this code are left alone.
+// Invariant: on a thread without a scheduler, while the scheduler itself is at work, or while the fiber holds a pthread
+// mutex, a replacement behaves exactly like libc.
+#pragma once
+
+#include <cstddef>
+
+#include "culm/result.hpp"
+
+namespace culm::runtime::interpose {
+
+struct Options {
+    // Any address inside the interpreter (its executable or shared library). There, and only there, the semaphore waits
+    // and pthread_self() are replaced too: pthread_self() then names the running fiber. Null: no interpreter.
+    const void* interpreter_object = nullptr;
+};
+
+struct Statistics {
+    std::size_t objects = 0;   // loaded objects patched
+    std::size_t slots = 0;     // table entries patched
+    unsigned long parks = 0;   // calls that parked a fiber instead of blocking its thread
+    unsigned long direct = 0;  // calls that had to block the thread: a pthread mutex was held
+};
+
+// Patches. Idempotent; a second call looks for objects loaded since. EACCES and the like when a table cannot be written.
+Result<void> install(const Options& options) noexcept;
+// Puts every table entry back. The hooks stay valid: a call already inside one finishes normally.
+void uninstall() noexcept;
+bool installed() noexcept;
+Statistics statistics() noexcept;
+
+}  // namespace culm::runtime::interpose

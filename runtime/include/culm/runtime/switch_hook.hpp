@@ -1,0 +1,44 @@
+// What an embedding language adds to a switch. The runtime calls these; it knows nothing of the language.
+//
+// Set once per process before the first scheduler. Every member may be null.
+// Invariant: between on_switch and the swap of stacks nothing allocates, raises, runs code of the language or drops a
+// reference; after_switch is the place for all of that.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace culm::runtime {
+
+class Fiber;
+class Scheduler;
+enum class Wake : std::uint8_t;
+
+struct SwitchHook {
+    // Runs on the side that is left: save the language's state of `from`, load that of `to`.
+    void (*on_switch)(Fiber& from, Fiber& to) = nullptr;
+    // Runs first on the side that continues, in the fiber `now`, except on a fiber's very first run (its body starts it).
+    void (*after_switch)(Fiber& now) = nullptr;
+
+    // Around a reactor poll that may block: give the language's lock up, take it back.
+    void (*idle_begin)(Fiber& self) = nullptr;
+    void (*idle_end)(Fiber& self) = nullptr;
+
+    // Around the runtime's work inside an interposed call, which the language may have made with its lock given up.
+    // enter takes the lock if need be and returns whether it did; leave gives it up again if `taken`.
+    bool (*enter)(Fiber& self) = nullptr;
+    void (*leave)(Fiber& self, bool taken) = nullptr;
+    // An interposed call is about to fail with ECANCELED because `self` was cancelled (the lock is held).
+    void (*cancelled_in_call)(Fiber& self) = nullptr;
+
+    // Called after poll() was interrupted: must the main fiber of this thread look at signals?
+    bool (*signal_pending)(Scheduler& scheduler) = nullptr;
+
+    // Writes a description of the fiber for a report. Async-signal-safe. Returns the length.
+    std::size_t (*describe)(const Fiber& fiber, char* buffer, std::size_t buffer_bytes) = nullptr;
+};
+
+void set_switch_hook(const SwitchHook& hook) noexcept;
+const SwitchHook& switch_hook() noexcept;
+
+}  // namespace culm::runtime
