@@ -72,8 +72,17 @@ public:
 
     // For the embedding language: its object, and its first bytes on the stack. Not touched by the runtime.
     void* host = nullptr;
-    // Bytes below the stack base that the host keeps for itself; the context starts below them. Set before start.
+    // Bytes near the stack base that the host keeps for itself; the context starts below them. Set before start.
     std::uint32_t host_stack_bytes = 0;
+    // Where those bytes are; null without a stack. They lie colour_bytes() below the base.
+    std::byte* host_area() const noexcept {
+        return stack_base_ ? stack_base_ - colour_bytes(stack_base_) - host_stack_bytes : nullptr;
+    }
+    // Shifts the hot first lines of each stack to other cache sets: (page number mod 8) cache lines. Strides are odd
+    // numbers of pages, so neighbours differ.
+    static std::size_t colour_bytes(const std::byte* base) noexcept {
+        return (reinterpret_cast<std::uintptr_t>(base) >> 12) % 8 * 64;
+    }
     // pthread mutexes that interposition saw this fiber take and not release yet.
     std::uint32_t held_mutexes = 0;
 

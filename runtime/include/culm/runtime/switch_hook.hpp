@@ -15,6 +15,8 @@ class Scheduler;
 enum class Wake : std::uint8_t;
 
 struct SwitchHook {
+    // `fiber` has just been given its stack, before its first run: lay out fiber.host_area(). Same rules as on_switch.
+    void (*on_stack)(Fiber& fiber) = nullptr;
     // Runs on the side that is left: save the language's state of `from`, load that of `to`.
     void (*on_switch)(Fiber& from, Fiber& to) = nullptr;
     // Runs first on the side that continues, in the fiber `now`, except on a fiber's very first run (its body starts it).

@@ -1,0 +1,83 @@
+// The only door to CPython's internals: one file per minor version implements it, chosen by CMake.
+//
+// A fiber's interpreter state is a dozen words of the OS thread's PyThreadState, saved and loaded at each switch. The
+// saved words (SavedState) and the fiber's first data-stack chunk (its Python frames) lie near the base of its stack, so
+// that one page holds a whole parked fiber.
+//
+//   stack base | colour | SavedState | data-stack chunk | C stack grows down ...
+//
+// Invariant: switch_state allocates nothing, raises nothing, runs no Python code and drops no reference.
+#pragma once
+
+#include <Python.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace culm::interpreter {
+
+inline constexpr std::size_t kSavedStateBytes = 256;
+
+// Opaque outside the version file, which static_asserts that its layout fits.
+struct alignas(16) SavedState {
+    std::byte bytes[kSavedStateBytes];
+};
+
+// What is the same for all fibers of one OS thread.
+struct ThreadRecord {
+    PyThreadState* tstate = nullptr;
+    unsigned long identity = 0;            // pthread_self() of the thread
+    unsigned long* main_thread_slot = nullptr;  // _PyRuntime.main_thread if this is the main thread, else a dummy
+    unsigned long dummy_slot = 0;
+};
+
+// The size of the data-stack chunk that fits best beside a parked fiber's C stack in one page.
+std::size_t data_stack_chunk_bytes() noexcept;
+
+// Once at import, with the GIL. Verifies that the running interpreter has the layout this module was compiled for
+// (ImportError otherwise) and, where this version needs it, installs the caching wrapper around the arena allocator.
+// False: a Python exception is set.
+bool initialize();
+
+// For the calling OS thread, with the GIL. Refuses a sub-interpreter (ImportError).
+bool adopt_thread(ThreadRecord& thread);
+// In the child of fork: the calling thread is now the main thread.
+void adopt_thread_after_fork(ThreadRecord& thread) noexcept;
+
+// A new fiber that has not run: frames none, exception none, recursion depth 0, tracing as a new thread's, its own
+// threading.local values. `context` is a contextvars context (stolen) or null. The C stack is [c_stack_limit, c_stack_base).
+void prepare(SavedState& state, const ThreadRecord& thread, void* chunk, std::size_t chunk_bytes,
+             std::byte* c_stack_limit, std::byte* c_stack_base, unsigned long identity, PyObject* context) noexcept;
+// The thread's own flow of control; filled in by the first switch away from it.
+void prepare_main(SavedState& state, const ThreadRecord& thread) noexcept;
+
+// Saves the thread's per-fiber words into `from`, loads those of `to`. One call per switch: keep it lean.
+void switch_state(ThreadRecord& thread, SavedState& from, SavedState& to) noexcept;
+// First thing on the side that continues: drops what could not be dropped in switch_state (a JIT executor).
+void after_switch(ThreadRecord& thread, SavedState& now) noexcept;
+
+// The running fiber is about to finish: clears its context, threading.local values and exception item. Runs Python.
+void finish_running(ThreadRecord& thread, SavedState& state);
+// Frees what a suspended fiber holds that will never run again (chunks, context, locals) without unwinding its frames.
+void abandon(SavedState& state) noexcept;
+
+// tp_traverse of a suspended fiber's state: frames, context, exception items, locals.
+int traverse(const SavedState& state, visitproc visit, void* argument);
+
+// The innermost Python frame of a suspended fiber (new reference), or null without an exception when it has none.
+PyObject* suspended_frame(ThreadRecord& thread, SavedState& state);
+
+// Makes `exception` (a class or instance, borrowed) be raised in the running fiber at the next check of the evaluation
+// loop, and only in this fiber: if the fiber is switched away first, it travels with it. Null withdraws it.
+void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) noexcept;
+
+// The calling thread's PyThreadState if it is attached (holds the GIL), else null. About 1 ns.
+PyThreadState* attached_thread_state() noexcept;
+
+// A signal has been tripped and waits for its Python handler.
+bool signal_tripped() noexcept;
+
+// How deep C recursion may go: what was set for the running fiber, in units of this version (0 where there is none).
+std::size_t c_recursion_budget(std::size_t stack_bytes) noexcept;
+
+}  // namespace culm::interpreter
