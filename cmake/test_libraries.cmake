@@ -1,0 +1,40 @@
+# Finds what the C++ tests and benchmarks are written with: doctest and google-benchmark.
+#
+# What is missing is left out instead of failing the build, and left-out.txt in the build folder says so; `make test`
+# prints that file. Sets CULM_HAVE_DOCTEST and CULM_HAVE_BENCHMARK.
+# Invariant: left-out.txt exists after every configuration, and is empty exactly when nothing was left out.
+
+set(culm_left_out "")
+
+if(CULM_BUILD_TESTS)
+  find_package(doctest QUIET)
+  if(NOT TARGET doctest::doctest)
+    find_path(DOCTEST_INCLUDE_DIR doctest/doctest.h)
+    if(DOCTEST_INCLUDE_DIR)
+      add_library(doctest::doctest INTERFACE IMPORTED)
+      set_target_properties(doctest::doctest PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${DOCTEST_INCLUDE_DIR}")
+    endif()
+  endif()
+  if(TARGET doctest::doctest)
+    set(CULM_HAVE_DOCTEST ON)
+  else()
+    set(CULM_HAVE_DOCTEST OFF)
+    string(APPEND culm_left_out "the C++ tests, because doctest was not found (Debian: apt-get install doctest-dev)\n")
+  endif()
+endif()
+
+if(CULM_BUILD_BENCHMARKS)
+  find_package(benchmark QUIET)
+  if(TARGET benchmark::benchmark)
+    set(CULM_HAVE_BENCHMARK ON)
+  else()
+    set(CULM_HAVE_BENCHMARK OFF)
+    string(APPEND culm_left_out
+      "the C++ benchmarks, because google-benchmark was not found (Debian: apt-get install libbenchmark-dev)\n")
+  endif()
+endif()
+
+file(WRITE "${CMAKE_BINARY_DIR}/left-out.txt" "${culm_left_out}")
+if(culm_left_out)
+  message(WARNING "Left out: ${culm_left_out}")
+endif()
