@@ -74,6 +74,12 @@ void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) no
 // The calling thread's PyThreadState if it is attached (holds the GIL), else null. About 1 ns.
 PyThreadState* attached_thread_state() noexcept;
 
+// The running fiber has a contextvars context to inherit.
+bool has_context(const ThreadRecord& thread) noexcept;
+
+// The interpreter is not finalizing: Python code may still be run.
+bool may_run_python() noexcept;
+
 // A signal has been tripped and waits for its Python handler.
 bool signal_tripped() noexcept;
 

@@ -26,6 +26,8 @@ struct SwitchHook {
     void (*idle_begin)(Fiber& self) = nullptr;
     void (*idle_end)(Fiber& self) = nullptr;
 
+    // May an interposed call park `self` now? False: it behaves like libc. Null means always.
+    bool (*may_park)(Fiber& self) = nullptr;
     // Around the runtime's work inside an interposed call, which the language may have made with its lock given up.
     // enter takes the lock if need be and returns whether it did; leave gives it up again if `taken`.
     bool (*enter)(Fiber& self) = nullptr;

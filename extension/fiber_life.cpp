@@ -1,0 +1,246 @@
+// A fiber from creation to its end: made, started, run, unwound, its outcome recorded and, if nobody asks, reported.
+//
+// Invariant: when a fiber's body returns to the runtime, its interpreter state owns nothing and its outcome is recorded.
+#include <unordered_set>
+
+#include "errors.hpp"
+#include "fiber_type.hpp"
+#include "fork.hpp"
+#include "switch_hooks.hpp"
+
+namespace culm::extension {
+
+using runtime::Fiber;
+using runtime::FiberState;
+
+namespace {
+
+// Finished with an exception nobody has asked for. Weak: forget_untaken() when the object goes.
+std::unordered_set<PyFiber*>& untaken() {
+    static auto* set = new std::unordered_set<PyFiber*>;  // outlives static destruction: objects may die late
+    return *set;
+}
+
+bool is_silent_end(PyObject* exception) {
+    return PyErr_GivenExceptionMatches(exception, Cancelled) || PyErr_GivenExceptionMatches(exception, FiberExit) ||
+           PyErr_GivenExceptionMatches(exception, PyExc_SystemExit);
+}
+
+// An interposed call failed with ECANCELED because of cancel(), and that OSError ended the fiber before the evaluation
+// loop could raise Cancelled: it was cancelled all the same.
+PyObject* cancelled_instead(PyFiber* self, PyObject* exception) {
+    if (!self->cancelled_in_call || !PyErr_GivenExceptionMatches(exception, PyExc_OSError)) return exception;
+    raise_cancelled(self);
+    PyObject* cancelled = take_raised_instance();
+    PyException_SetContext(cancelled, exception);
+    return cancelled;
+}
+
+// KeyboardInterrupt belongs to the main fiber: whichever fiber it hit, the program is meant.
+void forward_interrupt(ThreadHost& host) {
+    PyErr_SetInterrupt();
+    host.scheduler->interrupt_main();
+}
+
+void record_outcome(ThreadHost& host, PyFiber* self, PyObject* result) {
+    Py_CLEAR(self->value);
+    Py_CLEAR(self->exception);
+    if (result != nullptr) {
+        self->value = result;
+        return;
+    }
+    self->exception = cancelled_instead(self, take_raised_instance());
+    if (is_silent_end(self->exception)) {
+        self->outcome_taken = true;
+        return;
+    }
+    if (PyErr_GivenExceptionMatches(self->exception, PyExc_KeyboardInterrupt)) {
+        self->outcome_taken = true;
+        forward_interrupt(host);
+        return;
+    }
+    self->outcome_taken = false;
+    untaken().insert(self);
+}
+
+PyObject* call_function(PyFiber* self) {
+    PyObject* function = Py_NewRef(self->function);
+    PyObject* arguments = self->arguments;
+    PyObject* keywords = self->keywords;
+    self->arguments = self->keywords = nullptr;
+    PyObject* result = nullptr;
+    if (keywords != nullptr) {
+        PyObject* empty = arguments == nullptr ? PyTuple_New(0) : nullptr;
+        result = PyObject_Call(function, arguments != nullptr ? arguments : empty, keywords);
+        Py_XDECREF(empty);
+    } else if (arguments != nullptr) {
+        result = PyObject_CallObject(function, arguments);
+    } else {
+        result = PyObject_CallNoArgs(function);
+    }
+    Py_DECREF(function);
+    Py_XDECREF(arguments);
+    Py_XDECREF(keywords);
+    return result;
+}
+
+// What was injected or requested before the first instruction ends the fiber without running its function.
+PyObject* run_function(PyFiber* self) {
+    if (self->exception != nullptr) {
+        PyObject* exception = self->exception;
+        self->exception = nullptr;
+        raise_instance(exception);
+        return nullptr;
+    }
+    if (self->fiber->cancel_requested()) return raise_cancelled(self);
+    return call_function(self);
+}
+
+// Switches: the first thing on a fiber's stack, and the last. Runs Python.
+void run_body(Fiber& fiber, void*) {
+    ThreadHost& host = *thread_host;
+    PyFiber* self = host_of(fiber);
+    flush_drops(host);
+    PyObject* result = run_function(self);
+    interpreter::raise_soon(host.record, saved_state(host, fiber), nullptr);
+    if (host.main_lost_in_fork) end_forked_child(result);
+    record_outcome(host, self, result);
+    Py_CLEAR(self->arguments);
+    Py_CLEAR(self->keywords);
+    release_remote_waiters(self);
+    interpreter::finish_running(host.record, saved_state(host, fiber));
+    hold_scheduled(self);
+    release_scheduled_later(host, self);
+}
+
+}  // namespace
+
+bool suspended(const PyFiber* self) noexcept {
+    const Fiber& fiber = *self->fiber;
+    if (fiber.is_main() || !fiber.stack()) return false;
+    if (fiber.state() != FiberState::kReady && fiber.state() != FiberState::kParked) return false;
+    return &fiber.scheduler().running() != &fiber;
+}
+
+PyFiber* new_fiber(ThreadHost& host, PyObject* function, PyObject* const* positional, Py_ssize_t positional_count,
+                   PyObject* keywords, PyObject* name, StackClass size_class) {
+    if (host.closing) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot make a fiber: this thread or the interpreter is ending");
+        return nullptr;
+    }
+    PyObject* arguments = nullptr;
+    if (positional_count > 0) {
+        arguments = PyTuple_New(positional_count);
+        if (arguments == nullptr) return nullptr;
+        for (Py_ssize_t i = 0; i < positional_count; ++i) PyTuple_SET_ITEM(arguments, i, Py_NewRef(positional[i]));
+    }
+    PyObject* context = nullptr;
+    if (!inherit_context(host, context)) {
+        Py_XDECREF(arguments);
+        return nullptr;
+    }
+    auto fiber = host.scheduler->new_fiber(run_body, nullptr, size_class);
+    if (!fiber) {
+        Py_XDECREF(arguments);
+        Py_XDECREF(context);
+        raise_error(fiber.error());
+        return nullptr;
+    }
+    PyFiber* self = PyObject_GC_New(PyFiber, &PyFiber_Type);
+    if (self == nullptr) {
+        Py_XDECREF(arguments);
+        Py_XDECREF(context);
+        host.scheduler->discard(*fiber.value());
+        fiber.value()->release();
+        return nullptr;
+    }
+    self->weak_references = nullptr;
+    self->fiber = fiber.value();
+    self->function = Py_NewRef(function);
+    self->arguments = arguments;
+    self->keywords = Py_XNewRef(keywords);
+    self->context = context;
+    self->name = Py_XNewRef(name);
+    self->value = nullptr;
+    self->exception = nullptr;
+    self->holds_scheduled = false;
+    self->outcome_taken = true;
+    self->cancelled_in_call = false;
+    self->lost_in_fork = false;
+    self->fiber->host = self;
+    self->fiber->host_stack_bytes = host_stack_bytes();
+    PyObject_GC_Track(as_object(self));
+    return self;
+}
+
+PyFiber* new_main_fiber(ThreadHost& host) {
+    PyFiber* self = PyObject_GC_New(PyFiber, &PyFiber_Type);
+    if (self == nullptr) return nullptr;
+    *reinterpret_cast<PyFiber*>(self) = PyFiber{.ob_base = self->ob_base,
+                                                .weak_references = nullptr,
+                                                .fiber = &host.scheduler->main_fiber(),
+                                                .function = nullptr,
+                                                .arguments = nullptr,
+                                                .keywords = nullptr,
+                                                .context = nullptr,
+                                                .name = PyUnicode_InternFromString("main"),
+                                                .value = nullptr,
+                                                .exception = nullptr,
+                                                .holds_scheduled = true,
+                                                .outcome_taken = true,
+                                                .cancelled_in_call = false,
+                                                .lost_in_fork = false};
+    self->fiber->retain();
+    self->fiber->host = self;
+    PyObject_GC_Track(as_object(self));
+    return self;
+}
+
+void start_fiber(ThreadHost& host, PyFiber* self) {
+    hold_scheduled(self);
+    host.scheduler->start(*self->fiber);
+}
+
+void discard_new_fiber(ThreadHost& host, PyFiber* self) {
+    host.scheduler->discard(*self->fiber);
+    raise_cancelled(self);
+    Py_XSETREF(self->exception, take_raised_instance());
+    Py_CLEAR(self->value);
+    Py_CLEAR(self->arguments);
+    Py_CLEAR(self->keywords);
+    Py_CLEAR(self->context);
+    release_remote_waiters(self);
+}
+
+void unwind_fiber(ThreadHost& host, PyFiber* self) {
+    PyErr_SetNone(FiberExit);
+    Py_XSETREF(self->exception, take_raised_instance());
+    hold_scheduled(self);
+    host.scheduler->run_now(*self->fiber);
+    flush_drops(host);
+}
+
+void report_untaken(PyFiber* self) {
+    if (self->outcome_taken) return;
+    self->outcome_taken = true;
+    untaken().erase(self);
+    PyObject* pending = PyErr_Occurred() ? take_raised_instance() : nullptr;
+    raise_instance(Py_NewRef(self->exception));
+    PyErr_WriteUnraisable(as_object(self));
+    if (pending != nullptr) raise_instance(pending);
+}
+
+void report_all_untaken() {
+    while (!untaken().empty()) {
+        PyFiber* self = *untaken().begin();
+        Py_INCREF(as_object(self));
+        report_untaken(self);
+        Py_DECREF(as_object(self));
+    }
+}
+
+void forget_untaken(PyFiber* self) noexcept {
+    if (!self->outcome_taken) untaken().erase(self);
+}
+
+}  // namespace culm::extension

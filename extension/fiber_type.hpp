@@ -1,0 +1,94 @@
+// culm.Fiber: the Python object of a fiber.
+//
+// Reference rule: the runtime side holds one strong reference ("scheduled") to every fiber that can become runnable
+// without the help of a Fiber object: ready, running, or parked on something else than a permit. A fiber parked by
+// park() or switch() has given that reference up: when nobody else refers to it, nobody can ever wake it, and it is
+// unwound by its finalizer.
+// Invariant: holds_scheduled says whether that one reference exists.
+#pragma once
+
+#include <Python.h>
+
+#include "culm/runtime/fiber.hpp"
+#include "thread_host.hpp"
+
+namespace culm::extension {
+
+struct PyFiber {
+    PyObject_HEAD
+    PyObject* weak_references;
+    runtime::Fiber* fiber;  // one reference; never null after construction
+    PyObject* function;
+    PyObject* arguments;  // tuple or null; until the first run
+    PyObject* keywords;   // dict or null; until the first run
+    PyObject* context;    // contextvars context or null; until the first run
+    PyObject* name;       // str or null: then the function's qualified name is shown
+    PyObject* value;      // while parked: what unpark or switch sent; finished: the result, null if it failed
+    PyObject* exception;  // to be raised when it continues; finished: how it failed, else null
+    bool holds_scheduled;
+    bool outcome_taken;     // result() or exception() has been called, or nothing to report
+    bool cancelled_in_call; // an interposed call failed with ECANCELED because of cancel()
+    bool lost_in_fork;      // belongs to the parent process only
+};
+
+extern PyTypeObject PyFiber_Type;
+bool ready_fiber_type(PyObject* module);
+
+inline bool is_fiber(PyObject* object) noexcept { return Py_IS_TYPE(object, &PyFiber_Type); }
+inline PyObject* as_object(PyFiber* fiber) noexcept { return reinterpret_cast<PyObject*>(fiber); }
+inline PyFiber* as_fiber(PyObject* object) noexcept { return reinterpret_cast<PyFiber*>(object); }
+inline PyFiber* host_of(runtime::Fiber& fiber) noexcept { return static_cast<PyFiber*>(fiber.host); }
+
+// The object of the calling thread's running fiber (borrowed).
+inline PyFiber* running_fiber(ThreadHost& host) noexcept { return host_of(host.scheduler->running()); }
+
+inline bool finished(const PyFiber* self) noexcept {
+    return self->fiber->state() == runtime::FiberState::kFinished || self->lost_in_fork;
+}
+// Its frames are saved, not live in a thread state. (A fiber that idles polls on its own stack: parked, yet running.)
+bool suspended(const PyFiber* self) noexcept;
+
+// --- fiber_life.cpp ---------------------------------------------------------------------------------------------------
+// A new, un-started fiber of the calling thread. Null with an exception set.
+PyFiber* new_fiber(ThreadHost& host, PyObject* function, PyObject* const* positional, Py_ssize_t positional_count,
+                   PyObject* keywords, PyObject* name, StackClass size_class);
+// The main fiber's object for a new host.
+PyFiber* new_main_fiber(ThreadHost& host);
+// Puts it into the run queue. It must be new.
+void start_fiber(ThreadHost& host, PyFiber* self);
+// Ends a fiber that never ran as cancelled.
+void discard_new_fiber(ThreadHost& host, PyFiber* self);
+// Raises FiberExit in a suspended fiber of this thread and runs it until it ends or parks. Switches. Runs Python.
+void unwind_fiber(ThreadHost& host, PyFiber* self);
+void report_untaken(PyFiber* self);     // Runs Python.
+void report_all_untaken();              // Runs Python.
+void forget_untaken(PyFiber* self) noexcept;
+
+// Takes the scheduled reference back before making a fiber runnable.
+inline void hold_scheduled(PyFiber* self) noexcept {
+    if (self->holds_scheduled) return;
+    self->holds_scheduled = true;
+    Py_INCREF(as_object(self));
+}
+// Gives it up; dropped on the side that continues.
+inline void release_scheduled_later(ThreadHost& host, PyFiber* self) {
+    self->holds_scheduled = false;
+    drop_later(host, as_object(self));
+}
+
+// --- fiber_waits.cpp --------------------------------------------------------------------------------------------------
+PyObject* fiber_join(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names);
+PyObject* fiber_result(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names);
+PyObject* fiber_exception(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names);
+PyObject* fiber_cancel(PyObject* self, PyObject* unused);
+// Other OS threads that wait for this fiber hold locks; this releases them. Runs Python.
+void release_remote_waiters(PyFiber* self);
+
+// --- stack_use.cpp ----------------------------------------------------------------------------------------------------
+bool ready_stack_use_type(PyObject* module);
+PyObject* fiber_stack(PyObject* self, void* unused);
+
+// "'name'" or the function's qualified name, for messages. New reference; null with an exception set.
+PyObject* fiber_label(PyFiber* self);
+
+}  // namespace culm::extension

@@ -1,0 +1,101 @@
+// What fork() means for fibers: the child has one OS thread, and on it one fiber, the one that forked. The others belong
+// to the parent: they are neither run nor unwound in the child, as with threads.
+//
+// Invariant: in the child every fiber of the parent but the forking one is lost_in_fork before any Python code runs.
+#include "fork.hpp"
+
+#include <unistd.h>
+
+#include <atomic>
+
+#include "errors.hpp"
+#include "fiber_type.hpp"
+
+namespace culm::extension {
+
+namespace {
+
+std::atomic<bool> keep_fibers{false};
+
+void mark_lost(runtime::Fiber& fiber, void* running) {
+    if (&fiber == running || fiber.host == nullptr) return;
+    host_of(fiber)->lost_in_fork = true;
+}
+
+void flush_stream(const char* name) {
+    PyObject* stream = PySys_GetObject(name);
+    if (stream == nullptr || stream == Py_None) return;
+    PyObject* done = PyObject_CallMethod(stream, "flush", nullptr);
+    if (done == nullptr) PyErr_Clear();
+    Py_XDECREF(done);
+}
+
+// The exit status of SystemExit, as the interpreter itself would choose it.
+int status_of_system_exit(PyObject* exception) {
+    PyObject* code = PyObject_GetAttrString(exception, "code");
+    int status = 1;
+    if (code == Py_None) status = 0;
+    else if (code != nullptr && PyLong_Check(code)) status = static_cast<int>(PyLong_AsLong(code));
+    else if (code != nullptr) PySys_FormatStderr("%S\n", code);
+    Py_XDECREF(code);
+    return status;
+}
+
+}  // namespace
+
+PyObject* keep_fibers_after_fork(PyObject*, PyObject* keep) {
+    const int truth = PyObject_IsTrue(keep);
+    if (truth < 0) return nullptr;
+    keep_fibers.store(truth != 0);
+    Py_RETURN_NONE;
+}
+
+PyObject* after_fork_in_child(PyObject*, PyObject*) {
+    runtime::Scheduler::abandon_other_schedulers();
+    ThreadHost* host = thread_host;
+    if (host == nullptr) Py_RETURN_NONE;
+    runtime::Fiber& running = host->scheduler->running();
+    if (!keep_fibers.load()) {
+        host->scheduler->for_each_fiber(mark_lost, &running);
+        host->main_lost_in_fork = !running.is_main();
+    }
+    host->scheduler->after_fork_in_child(keep_fibers.load());
+    interpreter::adopt_thread_after_fork(host->record);
+    Py_RETURN_NONE;
+}
+
+void end_forked_child(PyObject* result) {
+    int status = 0;
+    if (result == nullptr) {
+        PyObject* exception = take_raised_instance();
+        if (PyErr_GivenExceptionMatches(exception, PyExc_SystemExit)) {
+            status = status_of_system_exit(exception);
+        } else {
+            status = 1;
+            raise_instance(exception);
+            PyErr_Print();
+        }
+    }
+    flush_stream("stdout");
+    flush_stream("stderr");
+    _exit(status);
+}
+
+bool register_fork_hooks(PyObject* module) {
+    PyObject* hook = PyObject_GetAttrString(module, "_after_fork_in_child");
+    PyObject* os = hook == nullptr ? nullptr : PyImport_ImportModule("os");
+    PyObject* function = os == nullptr ? nullptr : PyObject_GetAttrString(os, "register_at_fork");
+    PyObject* empty = function == nullptr ? nullptr : PyTuple_New(0);
+    PyObject* keywords = empty == nullptr ? nullptr : Py_BuildValue("{sO}", "after_in_child", hook);
+    PyObject* done = keywords == nullptr ? nullptr : PyObject_Call(function, empty, keywords);
+    const bool good = done != nullptr;
+    Py_XDECREF(done);
+    Py_XDECREF(keywords);
+    Py_XDECREF(empty);
+    Py_XDECREF(function);
+    Py_XDECREF(os);
+    Py_XDECREF(hook);
+    return good;
+}
+
+}  // namespace culm::extension

@@ -1,0 +1,97 @@
+// The module culm._culm: its functions, its types, and what happens when it is imported.
+#include <Python.h>
+
+#include "diagnostics.hpp"
+#include "errors.hpp"
+#include "fiber_type.hpp"
+#include "fork.hpp"
+#include "interposition.hpp"
+#include "lowlevel.hpp"
+#include "scheduling.hpp"
+#include "switch_hooks.hpp"
+#include "thread_host.hpp"
+
+namespace culm::extension {
+
+namespace {
+
+template <class Function>
+PyCFunction as_method(Function* function) {
+    return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+PyMethodDef functions[] = {
+    {"spawn", as_method(spawn), METH_FASTCALL | METH_KEYWORDS,
+     "spawn(fn, *args, name=None, stack_limit=None, **kwargs)\n--\n\n"
+     "Starts fn(*args, **kwargs) on a new fiber of this thread and returns the Fiber. Does not park.\n\n"
+     "stack_limit: bytes its stack may grow to (rounded up to a size class; None: 10 MB).\n"
+     "Raises TypeError, ValueError, and OSError when address space or mappings run out."},
+    {"sleep", sleep_for, METH_O,
+     "sleep($module, seconds, /)\n--\n\nParks for that many seconds; 0 lets the other runnable fibers go first.\n\n"
+     "Raises TypeError, ValueError for a negative number or NaN, Cancelled."},
+    {"yield_now", yield_now, METH_NOARGS,
+     "yield_now($module, /)\n--\n\nLets every runnable fiber run once. Returns at once if there is none. Raises "
+     "Cancelled."},
+    {"current", current, METH_NOARGS,
+     "current($module, /)\n--\n\nThe running Fiber; the main fiber outside all others. Does not park."},
+    {"fibers", fibers, METH_NOARGS,
+     "fibers($module, /)\n--\n\nA list of this thread's started, unfinished fibers without its main fiber. Does not "
+     "park."},
+    {"park", as_method(park), METH_FASTCALL | METH_KEYWORDS,
+     "park($module, /, timeout=None)\n--\n\nSuspends the running fiber until unpark() or switch(); returns the value "
+     "sent.\n\nReturns at once if unpark() came first. Raises TimeoutError after timeout seconds, Cancelled."},
+    {"unpark", as_method(unpark), METH_FASTCALL,
+     "unpark($module, fiber, value=None, /)\n--\n\nMakes a fiber suspended in park() or switch() runnable and sends it "
+     "the value.\n\nIf it is not suspended, its next park() returns at once. From any OS thread. Does not park.\n"
+     "Raises RuntimeError if it has not started, has finished, or has a value on its way."},
+    {"switch", as_method(switch_to), METH_FASTCALL,
+     "switch($module, fiber, value=None, /)\n--\n\nContinues that fiber at once, past the run queue. The caller stays "
+     "suspended until somebody\nswitches to it or unparks it; returns the value sent then.\n\n"
+     "The fiber must not have started, or be suspended in park() or switch(), on this OS thread: else RuntimeError."},
+    {"wait_readable", as_method(wait_readable), METH_FASTCALL | METH_KEYWORDS,
+     "wait_readable($module, fd, /, timeout=None)\n--\n\nParks until the descriptor (or object with fileno()) can be "
+     "read.\n\nRaises OSError for a bad descriptor or one closed meanwhile, TimeoutError, Cancelled."},
+    {"wait_writable", as_method(wait_writable), METH_FASTCALL | METH_KEYWORDS,
+     "wait_writable($module, fd, /, timeout=None)\n--\n\nParks until the descriptor (or object with fileno()) can be "
+     "written.\n\nRaises OSError for a bad descriptor or one closed meanwhile, TimeoutError, Cancelled."},
+    {"keep_fibers_after_fork", keep_fibers_after_fork, METH_O,
+     "keep_fibers_after_fork($module, keep, /)\n--\n\nWhether fork() lets all fibers of the forking thread go on in the "
+     "child, instead of only the\none that forks (the default). Does not park."},
+    {"interpose", interpose, METH_NOARGS,
+     "interpose($module, /)\n--\n\nPatches libc's blocking calls in every loaded object. Idempotent. OSError on failure."},
+    {"interposition_statistics", interposition_statistics, METH_NOARGS, "Counters of the interposition, as a dict."},
+    {"statistics", statistics, METH_NOARGS, "Counters of this thread's scheduler, as a dict."},
+    {"trim", trim, METH_NOARGS,
+     "trim($module, /)\n--\n\nGives the memory back that parked fibers and pooled stacks do not need; returns the number "
+     "of\nstacks looked at. Does not park."},
+    {"kernel_features", kernel_features, METH_NOARGS, "What the kernel offers for stacks, as a dict."},
+    {"stack_classes", stack_classes, METH_NOARGS, "The size classes of stacks, as a list of dicts."},
+    {"context_implementation", context_implementation, METH_NOARGS, "Which switch this build uses."},
+    {"_after_fork_in_child", after_fork_in_child, METH_NOARGS, "For os.register_at_fork."},
+    {"_shut_down", shut_down, METH_NOARGS, "For atexit: unwinds every suspended fiber of this thread."},
+    {nullptr, nullptr, 0, nullptr}};
+
+int execute(PyObject* module) {
+    if (!interpreter::initialize()) return -1;
+    if (!add_exceptions(module) || !ready_fiber_type(module) || !ready_stack_use_type(module)) return -1;
+    install_switch_hooks();
+    return register_fork_hooks(module) ? 0 : -1;
+}
+
+PyModuleDef_Slot slots[] = {{Py_mod_exec, reinterpret_cast<void*>(execute)}, {0, nullptr}};
+
+PyModuleDef definition = {.m_base = PyModuleDef_HEAD_INIT,
+                          .m_name = "culm._culm",
+                          .m_doc = "The extension module of culm. Import culm instead.",
+                          .m_size = 0,
+                          .m_methods = functions,
+                          .m_slots = slots,
+                          .m_traverse = nullptr,
+                          .m_clear = nullptr,
+                          .m_free = nullptr};
+
+}  // namespace
+
+}  // namespace culm::extension
+
+PyMODINIT_FUNC PyInit__culm() { return PyModuleDef_Init(&culm::extension::definition); }

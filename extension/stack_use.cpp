@@ -1,0 +1,64 @@
+// Fiber.stack: how far a fiber's stack may grow, how much is in use, in memory, and was at its deepest.
+#include <structmember.h>
+#include <structseq.h>
+
+#include <algorithm>
+
+#include "culm/residency.hpp"
+#include "errors.hpp"
+#include "fiber_type.hpp"
+
+namespace culm::extension {
+
+namespace {
+
+PyTypeObject StackUse_Type;
+
+PyStructSequence_Field fields[] = {
+    {"limit", "Bytes the stack may grow to."},
+    {"used", "Bytes between its base and where it is now; 0 for a fiber that has no stack."},
+    {"resident", "Bytes of it that are in memory."},
+    {"peak", "Bytes between its base and the deepest page ever touched, as far as that is known."},
+    {nullptr, nullptr}};
+
+PyStructSequence_Desc description = {"culm.StackUse", "The stack of a fiber, in bytes.", fields, 4};
+
+std::size_t used_bytes(const PyFiber* self) {
+    const auto* base = self->fiber->stack().base;
+    const void* sp = suspended(self) ? self->fiber->suspended_sp() : __builtin_frame_address(0);
+    return self->fiber->stack().contains(sp) ? static_cast<std::size_t>(base - static_cast<const std::byte*>(sp)) : 0;
+}
+
+}  // namespace
+
+bool ready_stack_use_type(PyObject* module) {
+    if (PyStructSequence_InitType2(&StackUse_Type, &description) < 0) return false;
+    return PyModule_AddObjectRef(module, "StackUse", reinterpret_cast<PyObject*>(&StackUse_Type)) == 0;
+}
+
+PyObject* fiber_stack(PyObject* object, void*) {
+    PyFiber* self = as_fiber(object);
+    const bool has_stack = static_cast<bool>(self->fiber->stack()) && !finished(self);
+    Residency residency;
+    if (has_stack) {
+        auto measured = stack_residency(self->fiber->stack());
+        if (!measured) return raise_error(measured.error());
+        residency = measured.value();
+    }
+    const std::size_t limit = self->fiber->is_main() ? 0 : stack_limit_bytes(self->fiber->stack_class());
+    const std::size_t values[] = {limit, has_stack ? used_bytes(self) : 0, residency.resident_bytes,
+                                  std::max(residency.depth_bytes, self->fiber->peak_bytes())};
+    PyObject* result = PyStructSequence_New(&StackUse_Type);
+    if (result == nullptr) return nullptr;
+    for (Py_ssize_t i = 0; i < 4; ++i) {
+        PyObject* number = PyLong_FromSize_t(values[i]);
+        if (number == nullptr) {
+            Py_DECREF(result);
+            return nullptr;
+        }
+        PyStructSequence_SetItem(result, i, number);
+    }
+    return result;
+}
+
+}  // namespace culm::extension

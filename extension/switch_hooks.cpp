@@ -1,0 +1,118 @@
+// The runtime calls these at each switch, around idle polls and around its work inside interposed calls.
+//
+// Invariant: on_stack and on_switch allocate nothing, run no Python code and drop no reference.
+#include "switch_hooks.hpp"
+
+#include <cstdio>
+
+#include "culm/runtime/interpose.hpp"
+#include "errors.hpp"
+#include "fiber_type.hpp"
+
+namespace culm::extension {
+
+using runtime::Fiber;
+using runtime::Scheduler;
+
+namespace {
+
+std::uint32_t chunk_bytes() noexcept {
+    static const auto bytes = static_cast<std::uint32_t>(interpreter::data_stack_chunk_bytes());
+    return bytes;
+}
+
+void on_stack(Fiber& fiber) {
+    ThreadHost& host = *thread_host;
+    PyFiber* self = host_of(fiber);
+    std::byte* chunk = fiber.host_area();
+    PyObject* context = self->context;
+    self->context = nullptr;
+    interpreter::prepare(saved_state(host, fiber), host.record, chunk, chunk_bytes(), fiber.stack().limit(), chunk,
+                         fiber.identity(), context);
+}
+
+void on_switch(Fiber& from, Fiber& to) {
+    ThreadHost& host = *thread_host;
+    interpreter::switch_state(host.record, saved_state(host, from), saved_state(host, to));
+}
+
+void after_switch(Fiber& now) {
+    ThreadHost& host = *thread_host;
+    interpreter::after_switch(host.record, saved_state(host, now));
+    flush_drops(host);
+}
+
+// An idle poll lets other threads run. The tstate keeps the state of the fiber that polls.
+void idle_begin(Fiber&) { PyEval_SaveThread(); }
+void idle_end(Fiber&) { PyEval_RestoreThread(thread_host->record.tstate); }
+
+// Only the thread state that the fibers share may be switched: not that of a sub-interpreter that is running here.
+bool may_park(Fiber&) {
+    const PyThreadState* attached = interpreter::attached_thread_state();
+    return thread_host != nullptr && (attached == nullptr || attached == thread_host->record.tstate);
+}
+
+bool enter(Fiber&) {
+    if (interpreter::attached_thread_state() != nullptr) return false;
+    PyEval_RestoreThread(thread_host->record.tstate);
+    return true;
+}
+
+void leave(Fiber&, bool taken) {
+    if (taken) PyEval_SaveThread();
+}
+
+void cancelled_in_call(Fiber& fiber) {
+    ThreadHost& host = *thread_host;
+    PyFiber* self = host_of(fiber);
+    self->cancelled_in_call = true;
+    PyObject* exception = self->exception != nullptr ? self->exception : Cancelled;
+    interpreter::raise_soon(host.record, saved_state(host, fiber), exception);
+    Py_CLEAR(self->exception);
+}
+
+bool signal_pending(Scheduler&) { return interpreter::signal_tripped(); }
+
+// Async-signal-safe: reads what is there, calls nothing of CPython.
+std::size_t describe(const Fiber& fiber, char* buffer, std::size_t buffer_bytes) {
+    const auto* self = static_cast<const PyFiber*>(fiber.host);
+    const char* name = fiber.name();
+    if (name == nullptr && self != nullptr && self->name != nullptr && PyUnicode_IS_COMPACT_ASCII(self->name)) {
+        name = static_cast<const char*>(PyUnicode_DATA(self->name));
+    }
+    std::size_t length = 0;
+    for (; name != nullptr && name[length] != '\0' && length < buffer_bytes; ++length) buffer[length] = name[length];
+    return length;
+}
+
+}  // namespace
+
+std::uint32_t host_stack_bytes() noexcept {
+    static_assert(sizeof(interpreter::SavedState) % 16 == 0);
+    return static_cast<std::uint32_t>(sizeof(interpreter::SavedState)) + chunk_bytes();
+}
+
+bool inherit_context(ThreadHost& host, PyObject*& context) {
+    context = nullptr;
+    if (!interpreter::has_context(host.record)) return true;
+    context = PyContext_CopyCurrent();
+    return context != nullptr;
+}
+
+void install_switch_hooks() noexcept {
+    runtime::SwitchHook hook;
+    hook.on_stack = on_stack;
+    hook.on_switch = on_switch;
+    hook.after_switch = after_switch;
+    hook.idle_begin = idle_begin;
+    hook.idle_end = idle_end;
+    hook.may_park = may_park;
+    hook.enter = enter;
+    hook.leave = leave;
+    hook.cancelled_in_call = cancelled_in_call;
+    hook.signal_pending = signal_pending;
+    hook.describe = describe;
+    runtime::set_switch_hook(hook);
+}
+
+}  // namespace culm::extension

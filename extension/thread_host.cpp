@@ -1,0 +1,132 @@
+// Making and taking down what a thread needs to run fibers.
+#include "thread_host.hpp"
+
+#include <memory>
+
+#include "errors.hpp"
+#include "fiber_type.hpp"
+#include "interposition.hpp"
+
+namespace culm::extension {
+
+using runtime::Fiber;
+using runtime::FiberState;
+using runtime::Scheduler;
+
+namespace {
+
+constexpr int kMaxUnwindRounds = 100;
+constexpr const char* kCapsuleKey = "culm.thread";
+
+void take_down(ThreadHost* host) {
+    unwind_all_fibers(*host);
+    flush_drops(*host);
+    host->record.main_thread_slot = &host->record.dummy_slot;
+    Py_CLEAR(host->main);
+    (void)Scheduler::close_current();  // refused while a fiber refuses to end: its memory stays
+    thread_host = nullptr;
+    delete host;
+}
+
+// Runs when the thread state is cleared, on its own thread. Runs Python.
+void thread_ends(PyObject* capsule) {
+    auto* host = static_cast<ThreadHost*>(PyCapsule_GetPointer(capsule, kCapsuleKey));
+    if (host == nullptr || host != thread_host || !interpreter::may_run_python()) return;
+    PyObject* pending = PyErr_Occurred() ? take_raised_instance() : nullptr;
+    take_down(host);
+    if (pending != nullptr) raise_instance(pending);
+}
+
+bool install_thread_end(ThreadHost* host) {
+    PyObject* dict = PyThreadState_GetDict();  // borrowed; the main fiber's: no other fiber exists yet
+    PyObject* capsule = dict == nullptr ? nullptr : PyCapsule_New(host, kCapsuleKey, thread_ends);
+    if (capsule == nullptr) {
+        if (!PyErr_Occurred()) PyErr_NoMemory();
+        return false;
+    }
+    const bool good = PyDict_SetItemString(dict, kCapsuleKey, capsule) == 0;
+    Py_DECREF(capsule);
+    return good;
+}
+
+void collect_fiber(Fiber& fiber, void* context) {
+    if (fiber.host == nullptr || host_of(fiber)->lost_in_fork) return;
+    auto* list = static_cast<std::vector<PyFiber*>*>(context);
+    Py_INCREF(as_object(host_of(fiber)));
+    list->push_back(host_of(fiber));
+}
+
+bool unwind_round(ThreadHost& host) {
+    std::vector<PyFiber*> live;
+    host.scheduler->for_each_fiber(collect_fiber, &live);
+    for (PyFiber* fiber : live) {
+        if (fiber->fiber->state() == FiberState::kNew) {
+            discard_new_fiber(host, fiber);
+        } else if (suspended(fiber) || fiber->fiber->state() == FiberState::kReady) {
+            unwind_fiber(host, fiber);  // one that never ran sees the exception before its function
+        }
+        Py_DECREF(as_object(fiber));
+    }
+    return !live.empty();
+}
+
+}  // namespace
+
+void flush_drops_slow(ThreadHost& host) {
+    while (host.drop_after_switch != nullptr) {
+        PyObject* object = host.drop_after_switch;
+        host.drop_after_switch = nullptr;
+        if (!host.drop_more.empty()) {
+            host.drop_after_switch = host.drop_more.back();
+            host.drop_more.pop_back();
+        }
+        Py_DECREF(object);
+    }
+}
+
+ThreadHost* ensure_thread_host() {
+    if (thread_host != nullptr) return thread_host;
+    auto host = std::make_unique<ThreadHost>();
+    if (!interpreter::adopt_thread(host->record)) return nullptr;
+    host->identity_slot = host->record.main_thread_slot;
+    host->record.main_thread_slot = &host->record.dummy_slot;
+    auto scheduler = Scheduler::ensure();
+    if (!scheduler) {
+        raise_error(scheduler.error());
+        return nullptr;
+    }
+    host->scheduler = scheduler.value();
+    interpreter::prepare_main(host->main_state, host->record);
+    host->main = new_main_fiber(*host);
+    if (host->main == nullptr || !install_thread_end(host.get())) {
+        Py_CLEAR(host->main);
+        (void)Scheduler::close_current();
+        return nullptr;
+    }
+    thread_host = host.release();
+    if (interposed()) use_fiber_identities(*thread_host);
+    return thread_host;
+}
+
+void use_fiber_identities(ThreadHost& host) {
+    host.record.main_thread_slot = host.identity_slot;
+    *host.identity_slot = host.scheduler->running().identity();
+}
+
+void unwind_all_fibers(ThreadHost& host) {
+    host.closing = true;
+    for (int round = 0; round < kMaxUnwindRounds && unwind_round(host); ++round) {
+    }
+}
+
+PyObject* shut_down(PyObject*, PyObject*) {
+    ThreadHost* host = thread_host;
+    if (host != nullptr) {
+        unwind_all_fibers(*host);
+        flush_drops(*host);
+    }
+    report_all_untaken();
+    Py_RETURN_NONE;
+}
+
+}  // namespace culm::extension

@@ -1,0 +1,74 @@
+// What the module keeps for each OS thread that runs fibers: its scheduler, its interpreter record and the saved state of
+// its own flow of control (the main fiber).
+//
+// Made by the first use on a thread, taken down when the thread ends (a capsule in the thread state's dict) or when the
+// interpreter exits (atexit).
+// Invariant: thread_host is set exactly while the thread's scheduler exists, and only its own thread touches it, with
+// the GIL held, except inside the switch hooks of an idle poll.
+#pragma once
+
+#include <Python.h>
+
+#include <vector>
+
+#include "culm/runtime/scheduler.hpp"
+#include "interpreter/interpreter.hpp"
+
+namespace culm::extension {
+
+struct PyFiber;
+
+struct ThreadHost {
+    interpreter::ThreadRecord record;
+    interpreter::SavedState main_state;
+    runtime::Scheduler* scheduler = nullptr;
+    PyFiber* main = nullptr;  // strong; made with the host
+    // _PyRuntime.main_thread on the main OS thread; record.main_thread_slot points there only while interposed, because
+    // the interpreter sees per-fiber identities only then.
+    unsigned long* identity_slot = nullptr;
+    // References to drop on the side that continues after a switch. One in the common case.
+    PyObject* drop_after_switch = nullptr;
+    std::vector<PyObject*> drop_more;
+    bool main_lost_in_fork = false;  // the forking fiber was not the main one: its end is the end of the child
+    bool closing = false;            // no new fibers: the thread or the interpreter is ending
+};
+
+inline constinit thread_local ThreadHost* thread_host = nullptr;
+
+// The calling thread's host, made if need be. Null with an exception set (ImportError in a sub-interpreter, OSError).
+ThreadHost* ensure_thread_host();
+
+// From now on the interpreter's main-thread test follows the running fiber. For interposition.
+void use_fiber_identities(ThreadHost& host);
+
+// Takes `object`'s reference over and drops it after the next switch away from the caller, or in flush_drops.
+inline void drop_later(ThreadHost& host, PyObject* object) {
+    if (host.drop_after_switch == nullptr) {
+        host.drop_after_switch = object;
+        return;
+    }
+    host.drop_more.push_back(object);
+}
+
+// Drops what drop_later collected. Runs Python.
+void flush_drops_slow(ThreadHost& host);
+inline void flush_drops(ThreadHost& host) {
+    if (host.drop_after_switch != nullptr) flush_drops_slow(host);
+}
+
+// Where the interpreter state of a fiber with a stack, or of the main fiber, is saved.
+inline interpreter::SavedState& saved_state(ThreadHost& host, runtime::Fiber& fiber) noexcept {
+    if (fiber.is_main()) return host.main_state;
+    const Stack stack = fiber.stack();
+    std::byte* top = stack.base - runtime::Fiber::colour_bytes(stack.base);
+    return *reinterpret_cast<interpreter::SavedState*>(top - sizeof(interpreter::SavedState));
+}
+
+// Unwinds every suspended fiber of the calling thread with FiberExit and discards those that never ran. Bounded: what
+// parks again kMaxUnwindRounds times is left suspended. Switches. Runs Python.
+void unwind_all_fibers(ThreadHost& host);
+
+// For atexit: unwinds, reports exceptions nobody took. Returns null with an exception on failure.
+PyObject* shut_down(PyObject* module, PyObject* unused);
+
+}  // namespace culm::extension
