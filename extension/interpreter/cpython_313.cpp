@@ -1,0 +1,191 @@
+// The interpreter state of a fiber on CPython 3.13.
+//
+// Particular to 3.13: the innermost frame is in the thread state itself; threading.local has two words of its own;
+// asyncio's running loop follows right after the public thread state, whose size differs between patch releases, as
+// does whether a chunk of the data stack is cached per thread.
+// Invariant: nothing behind the public thread state is touched before its size was read from the running interpreter.
+#include "interpreter/c_recursion.hpp"
+#include "interpreter/frame_chain.hpp"
+#include "interpreter/plain_frames.hpp"
+#include "interpreter/runtime_layout.hpp"
+#include "interpreter/saved_words.hpp"
+#include "interpreter/signal_flag.hpp"
+
+namespace culm::interpreter {
+
+namespace {
+
+struct Words : CommonWords {
+    _PyInterpreterFrame* current_frame = nullptr;
+    PyObject* current_exception = nullptr;
+    PyObject* threading_local_key = nullptr;
+    PyObject* threading_local_sentinel = nullptr;
+    PyObject* asyncio_running_loop = nullptr;
+    PyObject* previous_executor = nullptr;  // owned by whoever is entering or leaving optimized code on this stack
+    int c_recursion_remaining = 0;
+};
+
+struct Fields {
+    static PyObject* function(_PyInterpreterFrame* frame) { return frame->f_funcobj; }
+    static PyCodeObject* code(_PyInterpreterFrame* frame) { return _PyFrame_GetCode(frame); }
+};
+using Frames = PlainFrames<Fields>;
+
+// What follows the public thread state. Found at import.
+std::ptrdiff_t running_loop_offset_ = 0;
+
+PyObject*& running_loop(PyThreadState* tstate) noexcept {
+    return *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(tstate) + running_loop_offset_);
+}
+
+const volatile int* tripped_ = nullptr;
+
+void save(Words& words, PyThreadState* tstate) noexcept {
+    save_common(words, tstate);
+    words.recursion_depth = tstate->py_recursion_limit - tstate->py_recursion_remaining;
+    words.c_recursion_remaining = tstate->c_recursion_remaining;
+    words.event = tstate->what_event;
+    words.current_frame = tstate->current_frame;
+    words.current_exception = tstate->current_exception;
+    words.threading_local_key = tstate->threading_local_key;
+    words.threading_local_sentinel = tstate->threading_local_sentinel;
+    words.previous_executor = tstate->previous_executor;
+    words.asyncio_running_loop = running_loop(tstate);
+}
+
+void load(const Words& words, PyThreadState* tstate) noexcept {
+    load_common(words, tstate);
+    tstate->py_recursion_remaining = tstate->py_recursion_limit - words.recursion_depth;
+    tstate->c_recursion_remaining = words.c_recursion_remaining;
+    tstate->what_event = words.event;
+    tstate->current_frame = words.current_frame;
+    tstate->current_exception = words.current_exception;
+    tstate->threading_local_key = words.threading_local_key;
+    tstate->threading_local_sentinel = words.threading_local_sentinel;
+    tstate->previous_executor = words.previous_executor;
+    running_loop(tstate) = words.asyncio_running_loop;
+}
+
+PyFrameObject* innermost_frame(PyThreadState* tstate) {
+    const _PyInterpreterFrame* frame = _PyFrame_GetFirstComplete(tstate->current_frame);
+    return frame == nullptr ? nullptr : frame->frame_obj;
+}
+
+PyObject* handler_at(int number) { return _PyRuntime.signals.handlers[number].func; }
+
+// A queue that is always empty in builds with a GIL follows the loop and a pointer: it points to itself.
+bool find_running_loop(PyThreadState* tstate) {
+    running_loop_offset_ = static_cast<std::ptrdiff_t>(_PyRuntime.debug_offsets.thread_state.size);
+    constexpr std::ptrdiff_t kToQueue = offsetof(_PyThreadStateImpl, mem_free_queue) -
+                                        offsetof(_PyThreadStateImpl, asyncio_running_loop);
+    const bool plausible = running_loop_offset_ >= static_cast<std::ptrdiff_t>(sizeof(PyThreadState) - sizeof(void*)) &&
+                           running_loop_offset_ <= static_cast<std::ptrdiff_t>(sizeof(PyThreadState) + 4 * sizeof(void*));
+    if (!plausible) return check_fields({{"asyncio's running loop", false}});
+    auto* queue = reinterpret_cast<llist_node*>(reinterpret_cast<char*>(tstate) + running_loop_offset_ + kToQueue);
+    return check_fields({{"asyncio's running loop", queue->next == queue && queue->prev == queue}});
+}
+
+// 3.13.13 and later append a cached chunk to the thread state.
+bool caches_chunk() {
+    constexpr std::size_t kWithout = offsetof(PyThreadState, threading_local_sentinel) + sizeof(PyObject*);
+    return _PyRuntime.debug_offsets.thread_state.size > kWithout;
+}
+
+}  // namespace
+
+std::size_t data_stack_chunk_bytes() noexcept { return 1536; }
+
+bool initialize() {
+    if (!check_version()) return false;
+    PyThreadState* tstate = PyThreadState_GetUnchecked();
+    PyEval_GetFrame();  // makes the frame object that is compared
+    if (!check_thread_state(tstate, tstate->py_recursion_limit, innermost_frame(tstate))) return false;
+    if (!find_main_thread_slot()) return false;
+    if (!find_running_loop(tstate)) return false;
+    if (!read_c_recursion_limit()) return false;
+    tripped_ = find_tripped_flag(&_PyRuntime.signals.is_tripped, handler_at);
+    if (!caches_chunk()) install_chunk_cache();
+    return true;
+}
+
+void prepare(SavedState& state, const ThreadRecord&, void* chunk, std::size_t chunk_bytes, std::byte* c_stack_limit,
+             std::byte* c_stack_base, unsigned long identity, PyObject* context) noexcept {
+    Words& words = *new (state.bytes) Words{};
+    prepare_common(words, chunk, chunk_bytes, identity, context);
+    words.event = -1;
+    words.c_recursion_remaining =
+        static_cast<int>(c_recursion_units(static_cast<std::size_t>(c_stack_base - c_stack_limit)));
+}
+
+void prepare_main(SavedState& state, const ThreadRecord& thread) noexcept {
+    Words& words = *new (state.bytes) Words{};
+    words.identity = thread.identity;
+}
+
+void switch_state(ThreadRecord& thread, SavedState& from, SavedState& to) noexcept {
+    const Words& next = words_of<Words>(to);
+    save(words_of<Words>(from), thread.tstate);
+    load(next, thread.tstate);
+    *thread.main_thread_slot = next.identity;
+}
+
+void after_switch(ThreadRecord& thread, SavedState& now) noexcept {
+    resume_pending_raise(thread.tstate, words_of<Words>(now).pending_raise);
+}
+
+void finish_running(ThreadRecord& thread, SavedState& state) {
+    Words& words = words_of<Words>(state);
+    PyThreadState* tstate = thread.tstate;
+    assert(tstate->exc_info == &words.exc_item);
+    assert(tstate->current_frame == nullptr);
+    set_pending_raise(tstate, words.pending_raise, nullptr);
+    for (int round = 0; round < kClearRoundsMax; ++round) {
+        bool cleared = clear_running_common(tstate);
+        cleared |= clear_slot(running_loop(tstate));
+        cleared |= clear_slot(tstate->threading_local_key);
+        cleared |= clear_slot(tstate->threading_local_sentinel);
+        if (!cleared) break;
+    }
+}
+
+void abandon(SavedState& state) noexcept {
+    Words& words = words_of<Words>(state);
+    let_go_frames<Frames>(words.current_frame);
+    abandon_common(words);
+    clear_slot(words.current_exception);
+    clear_slot(words.asyncio_running_loop);
+    clear_slot(words.threading_local_key);
+    clear_slot(words.threading_local_sentinel);
+}
+
+int traverse(const SavedState& state, visitproc visit, void* arg) {
+    const Words& words = words_of<Words>(state);
+    Py_VISIT(words.current_exception);
+    Py_VISIT(words.asyncio_running_loop);
+    Py_VISIT(words.threading_local_key);
+    Py_VISIT(words.threading_local_sentinel);
+    if (const int result = visit_common(words, visit, arg)) return result;
+    return visit_frames<Frames>(words.current_frame, visit, arg);
+}
+
+PyObject* suspended_frame(ThreadRecord& thread, SavedState& state) {
+    PyThreadState* tstate = thread.tstate;
+    _PyInterpreterFrame* running = tstate->current_frame;
+    const int collects = PyGC_Disable();  // making a frame object must not run finalizers with the wrong frame in place
+    tstate->current_frame = words_of<Words>(state).current_frame;
+    PyFrameObject* frame = PyThreadState_GetFrame(tstate);
+    tstate->current_frame = running;
+    if (collects) PyGC_Enable();
+    return reinterpret_cast<PyObject*>(frame);
+}
+
+void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) noexcept {
+    set_pending_raise(thread.tstate, words_of<Words>(state).pending_raise, exception);
+}
+
+PyThreadState* attached_thread_state() noexcept { return PyThreadState_GetUnchecked(); }
+bool may_run_python() noexcept { return !Py_IsFinalizing(); }
+bool signal_tripped() noexcept { return tripped_ == nullptr || *tripped_ != 0; }
+std::size_t c_recursion_budget(std::size_t stack_bytes) noexcept { return c_recursion_units(stack_bytes); }
+
+}  // namespace culm::interpreter
