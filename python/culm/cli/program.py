@@ -86,7 +86,7 @@ def _run_as_main(name: str, *, alter_argv: bool) -> None:
 
 def _code_of(path: str) -> types.CodeType:
     with io.open_code(path) as file:
-        compiled = pkgutil.read_code(file)  # type: ignore[arg-type]  # it wants only read()
+        compiled: types.CodeType | None = pkgutil.read_code(file)
     if compiled is not None:
         return compiled
     with io.open_code(path) as file:

@@ -87,8 +87,8 @@ def _levels_for(depth_bytes: int) -> int:
 
 
 def _average_stack_bytes() -> float | None:
-    fibers = [fiber for fiber in culm.fibers() if fiber.stack is not None]
-    return sum(fiber.stack.resident for fiber in fibers) / len(fibers) if fibers else None
+    resident = [fiber.stack.resident for fiber in culm.fibers() if not fiber.is_main]
+    return sum(resident) / len(resident) if resident else None
 
 
 def _clients_that_fit(wanted: int, remarks: list[str]) -> int:

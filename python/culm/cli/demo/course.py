@@ -192,7 +192,7 @@ class Course:
                     descend(self.levels, stations.pop(0).stop)
                 stations.pop(0).stop()
         except (OSError, RecursionError) as error:
-            self.failures.append(f"client {number}: {error or type(error).__name__}")
+            self.failures.append(f"client {number}: {type(error).__name__}: {error}")
             for station in stations:
                 station.check_in()
 
