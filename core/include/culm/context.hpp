@@ -20,20 +20,30 @@ struct Context {
     [[no_unique_address]] instrument::ContextRecord record;
 };
 
+// The switch itself, in src/context: saves the callee-saved registers and the stack pointer at *from_sp, loads those at
+// *to_sp. Call switch_context instead.
+extern "C" void culm_context_switch(void** from_sp, void* const* to_sp) noexcept;
+
 // Prepares `context` so that the first switch to it calls entry(argument) on the stack [limit, base).
-// `base` is the highest address; it need not be aligned. Touches only the first page below base.
+// `base` is the highest address; it need not be aligned. Touches only the first page below base (ucontext, where its
+// record is larger than that: two). The Context must stay where it is from here on.
 void prepare_context(Context& context, std::byte* base, std::byte* limit, ContextEntry entry, void* argument) noexcept;
 
 // Describes the stack that the calling OS thread was given by the system, so that it can be switched away from.
 void adopt_thread_context(Context& context) noexcept;
 
-// Tells the instruments that the context will never run again. Its stack may be reused afterwards.
+// Tells the instruments that the context will never run again. Its stack may be reused afterwards. Not by itself.
 void retire_context(Context& context) noexcept;
 
 // Suspends the caller in `from` and continues `to`. Returns when something switches back to `from`.
 // `from_ends` says that `from` will never be resumed (instruments drop its shadow state).
+// Inlined: without instruments it is the one call into assembly.
 // Switches: control leaves here and comes back.
-void switch_context(Context& from, Context& to, bool from_ends = false) noexcept;
+inline void switch_context(Context& from, Context& to, bool from_ends = false) noexcept {
+    instrument::before_switch(from.record, to.record, from_ends);
+    culm_context_switch(&from.sp, &to.sp);
+    instrument::after_switch(from.record);
+}
 
 // "x86_64_sysv", "aarch64_aapcs" or "ucontext": which implementation this build uses.
 const char* context_implementation() noexcept;

@@ -3,8 +3,9 @@
 //   chunk: | pad | guard 0 | slot 0 | guard 1 | slot 1 | guard 2 | slot 2 | ...
 //                 <---- stride ---->
 //
-// The stride is limit + guard rounded up to an odd number of pages, and slot bases avoid 2 MB boundaries, so that a
-// guard shares its page-table page with the stack below it and the stack bases spread over the TLB and cache sets.
+// The stride is limit + guard rounded up to an odd number of pages (the rounding goes to the guard), so that bases fall
+// on a 2 MB boundary at most once in 512 slots: a guard shares its page-table page with the stack below it, and the
+// stack bases spread over the TLB and cache sets.
 // One arena per size class, shared by all OS threads, guarded by a mutex; the pools in front of it are per thread.
 // Invariant: a slot that was handed out or lies on the free list has its guard; guards are never removed.
 #pragma once
@@ -46,6 +47,7 @@ public:
 private:
     StackArena() = default;
     struct State;
+    struct All;
     State* state_ = nullptr;
 };
 

@@ -3,11 +3,12 @@
 // A fiber reserves its stack when it is spawned and takes it when it starts, so that running out is an error of spawn,
 // while fibers that start and finish one after the other all use the same warm stack.
 // Used by one OS thread only; no locks.
-// Invariant: free_ of each class holds at least as many stacks as are reserved and not yet taken.
+// Invariant: of each class at least as many stacks are free here as are promised and not yet taken.
 #pragma once
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "culm/result.hpp"
@@ -43,10 +44,35 @@ public:
 
     PoolStatistics statistics(StackClass size_class) const noexcept;
 
+    static constexpr std::size_t kWarmPages = 4;
+
     std::size_t warm_bytes_max = std::size_t{64} << 20;
 
 private:
-    // (private members are the implementer's)
+    struct Entry {
+        std::byte* base = nullptr;
+        std::uint32_t warm_bytes = 0;  // below base, perhaps resident; at most kWarmPages
+        bool is_deep = false;          // below those, perhaps more
+    };
+    struct Shelf {
+        std::vector<Entry> free;  // the last is the warmest and is taken first
+        std::size_t reserved = 0;
+        std::size_t taken = 0;
+        std::size_t cold = 0;  // the first so many of `free` have nothing resident
+        std::size_t deep = 0;  // so many of `free` are deep
+        std::size_t warm_bytes = 0;
+    };
+
+    Shelf& shelf_of(StackClass size_class) noexcept { return shelves_[static_cast<std::size_t>(size_class)]; }
+    Result<void> refill(Shelf& shelf, StackClass size_class, std::size_t count) noexcept;
+    bool has_too_many_deep(const Shelf& shelf, std::size_t limit_bytes) const noexcept;
+    void discard_deep(Shelf& shelf, StackClass size_class) noexcept;
+    void cool_warmest_shelf() noexcept;
+    void cool(Shelf& shelf, StackClass size_class, std::size_t count) noexcept;
+    void return_coldest(Shelf& shelf, StackClass size_class, std::size_t count) noexcept;
+
+    std::array<Shelf, kStackClassCount> shelves_;
+    std::size_t warm_bytes_ = 0;  // over all shelves
 };
 
 }  // namespace culm

@@ -1,0 +1,14 @@
+// What the rest of core must know about AArch64.
+#include <ucontext.h>
+
+#include "context/machine.hpp"
+
+namespace culm {
+
+std::size_t machine::stack_probe_bytes() noexcept { return std::size_t{64} << 10; }
+
+const void* machine::interrupted_sp(const void* signal_context) noexcept {
+    return reinterpret_cast<const void*>(static_cast<const ucontext_t*>(signal_context)->uc_mcontext.sp);
+}
+
+}  // namespace culm

@@ -1,0 +1,60 @@
+// The table of chunks and the look-ups by address.
+//
+// A look-up walks the table: a few hundred entries for a million stacks, and it is done once per crash or per question
+// of a tool.
+#include "stack/chunk_table.hpp"
+
+#include <cstdint>
+
+#include "culm/stack_arena.hpp"
+
+namespace culm {
+
+namespace {
+
+// Enough for 64 million small stacks in full chunks, and for 16384 where only single stacks fit. Untouched entries
+// occupy no memory.
+constexpr std::size_t kChunksMax = 16384;
+
+constinit stack::ChunkEntry entries[kChunksMax];
+constinit std::atomic<std::size_t> claimed{0};
+
+enum class Part : std::uint8_t { kGuard, kStack };
+
+// The stack whose guard or memory holds `address`.
+Stack find(const void* address, Part wanted) noexcept {
+    const auto where = reinterpret_cast<std::uintptr_t>(address);
+    const std::size_t count = claimed.load(std::memory_order_acquire);
+    for (std::size_t i = 0; i < count; ++i) {
+        const stack::ChunkEntry& entry = entries[i];
+        if (!entry.is_published.load(std::memory_order_acquire)) continue;
+        const auto start = reinterpret_cast<std::uintptr_t>(entry.start);
+        if (where < start) continue;
+        const std::size_t slot = (where - start) / entry.stride_bytes;
+        if (slot >= entry.carved.load(std::memory_order_acquire)) continue;
+        const bool in_guard = (where - start) % entry.stride_bytes < entry.guard_bytes;
+        if (in_guard != (wanted == Part::kGuard)) return {};
+        return {entry.start + (slot + 1) * entry.stride_bytes, entry.size_class};
+    }
+    return {};
+}
+
+}  // namespace
+
+stack::ChunkEntry* stack::claim_chunk_entry() noexcept {
+    std::size_t index = claimed.load(std::memory_order_relaxed);
+    do {
+        if (index == kChunksMax) return nullptr;
+    } while (!claimed.compare_exchange_weak(index, index + 1, std::memory_order_acq_rel));
+    return &entries[index];
+}
+
+void stack::publish_chunk_entry(ChunkEntry& entry) noexcept {
+    entry.is_published.store(true, std::memory_order_release);
+}
+
+Stack stack_of_guard_address(const void* address) noexcept { return find(address, Part::kGuard); }
+
+Stack stack_of_address(const void* address) noexcept { return find(address, Part::kStack); }
+
+}  // namespace culm

@@ -1,0 +1,28 @@
+// Where the chunks of all arenas are, for whoever has only an address: the fault handler and the tools.
+//
+// Entries are only ever added, and filled in before they are published, so readers take no lock.
+// Invariant: what a reader finds here is a chunk that is reserved and will stay so.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+
+#include "culm/stack.hpp"
+
+namespace culm::stack {
+
+struct ChunkEntry {
+    std::byte* start = nullptr;  // of the first guard
+    std::size_t stride_bytes = 0;
+    std::size_t guard_bytes = 0;
+    StackClass size_class = kDefaultStackClass;
+    std::atomic<std::size_t> carved{0};  // slots with a guard; written by the arena under its lock
+    std::atomic<bool> is_published{false};
+};
+
+// A free entry, or null when the table is full. Thread-safe.
+ChunkEntry* claim_chunk_entry() noexcept;
+// Makes a filled-in entry visible.
+void publish_chunk_entry(ChunkEntry& entry) noexcept;
+
+}  // namespace culm::stack

@@ -1,0 +1,26 @@
+// Discarding in batches. What the kernel refuses (locked memory) stays; it is then resident, which is all that is lost.
+#include "stack/discard.hpp"
+
+#include <span>
+
+#include "culm/kernel.hpp"
+
+namespace culm {
+
+void stack::DiscardBatch::add(std::byte* start, std::byte* end) noexcept {
+    if (start >= end) return;
+    ranges_[count_++] = {start, static_cast<std::size_t>(end - start)};
+    if (count_ == kRangesMax) flush();
+}
+
+void stack::DiscardBatch::flush() noexcept {
+    const std::span<const os::Range> ranges(ranges_, count_);
+    count_ = 0;
+    const KernelFeatures& features = kernel_features();
+    std::size_t done = 0;
+    if (features.vectored_discard && ranges.size() > 1) done = os::discard_all(ranges, features.self_pidfd).ranges;
+    // A vector stops at the first range that is refused; the others may still go.
+    for (const os::Range& range : ranges.subspan(done)) static_cast<void>(os::discard(range));
+}
+
+}  // namespace culm
