@@ -36,8 +36,10 @@ PyObject* cancelled_instead(PyFiber* self, PyObject* exception) {
     return cancelled;
 }
 
-// KeyboardInterrupt belongs to the main fiber: whichever fiber it hit, the program is meant.
-void forward_interrupt(ThreadHost& host) {
+// KeyboardInterrupt belongs to the main fiber: whichever fiber it hit, the program is meant. A main fiber that waits for
+// this one gets it as its outcome.
+void forward_interrupt(ThreadHost& host, PyFiber* self) {
+    if (host.joined_by_main == self) return;
     PyErr_SetInterrupt();
     host.scheduler->interrupt_main();
 }
@@ -56,11 +58,21 @@ void record_outcome(ThreadHost& host, PyFiber* self, PyObject* result) {
     }
     if (PyErr_GivenExceptionMatches(self->exception, PyExc_KeyboardInterrupt)) {
         self->outcome_taken = true;
-        forward_interrupt(host);
+        forward_interrupt(host, self);
         return;
     }
     self->outcome_taken = false;
     untaken().insert(self);
+}
+
+// Called with the identity of each ended fiber that had asked for it. Set by the Python side.
+PyObject* identity_end = nullptr;
+
+void end_identity(PyFiber* self) {
+    if (identity_end == nullptr || !self->fiber->identity_asked) return;
+    PyObject* done = PyObject_CallFunction(identity_end, "k", self->fiber->identity());
+    if (done == nullptr) PyErr_WriteUnraisable(as_object(self));
+    Py_XDECREF(done);
 }
 
 PyObject* call_function(PyFiber* self) {
@@ -108,12 +120,18 @@ void run_body(Fiber& fiber, void*) {
     Py_CLEAR(self->arguments);
     Py_CLEAR(self->keywords);
     release_remote_waiters(self);
+    end_identity(self);
     interpreter::finish_running(host.record, saved_state(host, fiber));
     hold_scheduled(self);
     release_scheduled_later(host, self);
 }
 
 }  // namespace
+
+PyObject* set_identity_end(PyObject*, PyObject* callback) {
+    Py_XSETREF(identity_end, Py_NewRef(callback));
+    Py_RETURN_NONE;
+}
 
 bool suspended(const PyFiber* self) noexcept {
     const Fiber& fiber = *self->fiber;

@@ -3,7 +3,6 @@
 // Invariant: frames of a fiber are traversed only while they are saved (suspended()), never while live in a thread state.
 #include "fiber_type.hpp"
 
-#include <structmember.h>
 
 #include "arguments.hpp"
 #include "errors.hpp"
@@ -132,6 +131,12 @@ int set_name(PyObject* object, PyObject* value, void*) {
 
 PyObject* get_id(PyObject* object, void*) { return PyLong_FromUnsignedLongLong(as_fiber(object)->fiber->id()); }
 
+PyObject* get_ident(PyObject* object, void*) {
+    return PyLong_FromUnsignedLong(as_fiber(object)->fiber->identity());
+}
+
+PyObject* get_is_main(PyObject* object, void*) { return PyBool_FromLong(as_fiber(object)->fiber->is_main()); }
+
 PyObject* get_state(PyObject* object, void*) {
     static const char* const kNames[] = {"new", "ready", "running", "parked", "finished"};
     const PyFiber* self = as_fiber(object);
@@ -176,6 +181,8 @@ PyObject* traceback(PyObject* object, PyObject*) {
     return summary;
 }
 
+PyObject* class_getitem(PyObject* type, PyObject*) { return Py_NewRef(type); }
+
 PyObject* start(PyObject* object, PyObject*) {
     PyFiber* self = as_fiber(object);
     ThreadHost* host = thread_host;
@@ -212,11 +219,15 @@ PyMethodDef methods[] = {
     {"traceback", traceback, METH_NOARGS,
      "traceback($self, /)\n--\n\nWhere the fiber is: a traceback.StackSummary, outermost call first. Does not park.\n\n"
      "Empty for a fiber that has not started or has finished."},
+    {"__class_getitem__", class_getitem, METH_O | METH_CLASS, "Fiber[int] is Fiber: for annotations."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyGetSetDef attributes[] = {
     {"name", get_name, set_name, "The name given to spawn(), else the function's qualified name.", nullptr},
     {"id", get_id, nullptr, "A number that no other fiber of this process has had.", nullptr},
+    {"ident", get_ident, nullptr,
+     "What threading.get_ident() returns in this fiber after patch(); may be reused after its end.", nullptr},
+    {"is_main", get_is_main, nullptr, "True for the OS thread's own flow of control.", nullptr},
     {"state", get_state, nullptr, "'new', 'ready', 'running', 'parked' or 'finished'.", nullptr},
     {"waiting_for", get_waiting_for, nullptr,
      "What a parked fiber waits for: 'unpark', 'join', 'sleep', 'lock', 'queue' or 'fd N'; None if it is not parked.",

@@ -63,6 +63,7 @@ void unwind_fiber(ThreadHost& host, PyFiber* self);
 void report_untaken(PyFiber* self);     // Runs Python.
 void report_all_untaken();              // Runs Python.
 void forget_untaken(PyFiber* self) noexcept;
+PyObject* set_identity_end(PyObject* module, PyObject* callback);
 
 // Takes the scheduled reference back before making a fiber runnable.
 inline void hold_scheduled(PyFiber* self) noexcept {

@@ -57,8 +57,11 @@ int wait_in_own_thread(ThreadHost& host, PyFiber* self, std::int64_t deadline_ns
         PyErr_SetString(PyExc_RuntimeError, "a fiber cannot wait for its own end");
         return -1;
     }
+    const bool by_main = host.scheduler->running().is_main();
     while (!finished(self)) {
+        if (by_main) host.joined_by_main = self;
         const Wake wake = host.scheduler->join(*self->fiber, deadline_ns);
+        if (by_main) host.joined_by_main = nullptr;
         bool again = false;
         if (!settle_wake(host, wake, again)) return -1;
         if (wake == Wake::kTimeout) return finished(self) ? 1 : 0;

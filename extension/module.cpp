@@ -67,6 +67,8 @@ PyMethodDef functions[] = {
     {"kernel_features", kernel_features, METH_NOARGS, "What the kernel offers for stacks, as a dict."},
     {"stack_classes", stack_classes, METH_NOARGS, "The size classes of stacks, as a list of dicts."},
     {"context_implementation", context_implementation, METH_NOARGS, "Which switch this build uses."},
+    {"set_identity_end", set_identity_end, METH_O,
+     "Has callback(identity) called at the end of each fiber whose identity was asked for."},
     {"_after_fork_in_child", after_fork_in_child, METH_NOARGS, "For os.register_at_fork."},
     {"_shut_down", shut_down, METH_NOARGS, "For atexit: unwinds every suspended fiber of this thread."},
     {nullptr, nullptr, 0, nullptr}};

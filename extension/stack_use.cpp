@@ -1,5 +1,7 @@
 // Fiber.stack: how far a fiber's stack may grow, how much is in use, in memory, and was at its deepest.
-#include <structmember.h>
+
+
+#include <Python.h>
 #include <structseq.h>
 
 #include <algorithm>

@@ -26,6 +26,7 @@ struct ThreadHost {
     // _PyRuntime.main_thread on the main OS thread; record.main_thread_slot points there only while interposed, because
     // the interpreter sees per-fiber identities only then.
     unsigned long* identity_slot = nullptr;
+    PyFiber* joined_by_main = nullptr;  // borrowed: the fiber whose end the main fiber waits for, else null
     // References to drop on the side that continues after a switch. One in the common case.
     PyObject* drop_after_switch = nullptr;
     std::vector<PyObject*> drop_more;

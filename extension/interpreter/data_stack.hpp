@@ -11,21 +11,14 @@
 #include <cstddef>
 
 #include "interpreter/cpython_headers.hpp"
+#include "interpreter/interpreter.hpp"
 
 namespace culm::interpreter {
-
-struct ArenaStatistics {
-    std::size_t hits = 0;      // chunk requests answered from the cache
-    std::size_t misses = 0;    // chunk requests handed on
-    std::size_t cached = 0;    // blocks in the cache
-    bool installed = false;
-};
 
 // Installs, once per process, an arena allocator in front of the present one that keeps freed 16 KB blocks. Versions
 // without a chunk cached per thread otherwise call mmap and munmap each time that a call crosses the end of a chunk, and
 // a small root chunk makes that common. It is never taken out again.
 void install_chunk_cache() noexcept;
-ArenaStatistics arena_statistics() noexcept;
 
 // Turns `bytes` of memory at `memory` into a root chunk, empty.
 _PyStackChunk* make_root_chunk(void* memory, std::size_t bytes) noexcept;

@@ -86,4 +86,13 @@ bool signal_tripped() noexcept;
 // How deep C recursion may go: what was set for the running fiber, in units of this version (0 where there is none).
 std::size_t c_recursion_budget(std::size_t stack_bytes) noexcept;
 
+// The cache of 16 KB data-stack chunks in front of the object arena allocator.
+struct ArenaStatistics {
+    std::size_t hits = 0;    // chunk requests answered from the cache
+    std::size_t misses = 0;  // chunk requests handed on
+    std::size_t cached = 0;  // blocks in the cache
+    bool installed = false;  // false where the interpreter keeps a chunk itself
+};
+ArenaStatistics arena_statistics() noexcept;
+
 }  // namespace culm::interpreter

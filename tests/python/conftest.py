@@ -1,0 +1,62 @@
+"""What every Python test has: a patched process, and the proof that a test leaves no fiber behind."""
+
+import gc
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import culm
+
+culm.patch()
+
+
+@pytest.fixture(autouse=True)
+def no_fiber_is_left() -> Iterator[None]:
+    """Each test ends with the fibers it began with: none."""
+    yield
+    gc.collect()
+    left = culm.fibers()
+    for fiber in left:
+        fiber.cancel()
+    for fiber in left:
+        fiber.join(5)
+    assert left == [], f"the test left fibers behind: {left}"
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    """A random generator whose seed is printed, so that a failure can be repeated with CULM_SEED."""
+    seed = int(os.environ.get("CULM_SEED", random.SystemRandom().randrange(2**32)))
+    print(f"CULM_SEED={seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What was reported through sys.unraisablehook."""
+    reports: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: reports.append((repr(report.object), report.exc_value)))
+    return reports
+
+
+@pytest.fixture
+def run_script(tmp_path: object) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs Python source in a process of its own, with this interpreter; fails the test if it hangs."""
+
+    def run(source: str, *arguments: str, timeout: float = 60, **options: object) -> subprocess.CompletedProcess[str]:
+        path = f"{tmp_path}/script.py"
+        with open(path, "w") as script:
+            script.write(source)
+        return subprocess.run(
+            [sys.executable, *arguments, path],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            **options,  # type: ignore[call-overload]
+        )
+
+    return run

@@ -1,0 +1,154 @@
+"""The end of a thread and of the interpreter: what is suspended is unwound, what was not taken is reported, no crash."""
+
+import threading
+
+import pytest
+
+import culm
+
+HEADER = "import culm, gc, os, sys, threading, time\nfrom culm import lowlevel\n"
+
+
+def ended(done, out, err=""):
+    assert (done.returncode, done.stdout, done.stderr) == (0, out, err)
+
+
+@pytest.mark.parametrize("keep", ["fiber = ", ""])
+@pytest.mark.parametrize("waits", ["culm.sleep(3600)", "lowlevel.park()", "threading.Event().wait()"])
+@pytest.mark.parametrize("patched", ["culm.patch()", ""])
+def test_interpreter_exit_unwinds_suspended_fibers(run_script, waits, keep, patched):
+    if "Event" in waits and not patched:
+        pytest.skip("an unpatched Event.wait blocks the thread by design")
+    done = run_script(HEADER + f"""
+{patched}
+def work():
+    try:
+        {waits}
+    finally:
+        print("finally")
+{keep}culm.spawn(work)
+culm.yield_now()
+print("end of main")
+""")
+    assert sorted(done.stdout.splitlines()) == ["end of main", "finally"]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_never_started_fibers_do_not_run_at_exit(run_script):
+    ended(run_script(HEADER + "fiber = lowlevel.Fiber(print, 'no')\nculm.spawn(print, 'no')\nprint('end')\n"), "end\n")
+
+
+def test_untaken_exception_is_reported_at_exit(run_script):
+    done = run_script(HEADER + "f = culm.spawn(lambda: 1 / 0, name='careless')\nculm.yield_now()\n")
+    assert done.returncode == 0
+    assert "careless" in done.stderr and "ZeroDivisionError" in done.stderr
+
+
+def test_fiber_that_refuses_to_end_does_not_hold_the_exit_up(run_script):
+    ended(run_script(HEADER + """
+def stubborn():
+    while True:
+        try:
+            culm.sleep(3600)
+        except BaseException:
+            pass
+culm.spawn(stubborn)
+culm.yield_now()
+print("end")
+"""), "end\n")
+
+
+def test_sys_exit_in_main_with_fibers_parked(run_script):
+    done = run_script(HEADER + "culm.patch()\nculm.spawn(time.sleep, 3600)\nculm.yield_now()\nsys.exit(5)\n")
+    assert (done.returncode, done.stderr) == (5, "")
+
+
+def test_exit_from_within_a_fiber_with_os_exit(run_script):
+    done = run_script(HEADER + "culm.patch()\nculm.spawn(os._exit, 6).join()\n")
+    assert (done.returncode, done.stderr) == (6, "")
+
+
+def test_thread_end_unwinds_its_fibers():
+    log = []
+
+    def work():
+        try:
+            culm.sleep(3600)
+        finally:
+            log.append(threading.get_native_id())
+
+    def on_thread():
+        culm.spawn(work)
+        culm.spawn(work)
+        culm.yield_now()
+        log.append("thread ends")
+
+    thread = threading.Thread(target=on_thread)
+    thread.start()
+    native = thread.native_id
+    thread.join()
+    assert log == ["thread ends", native, native]
+
+
+def test_daemon_threads_inside_fibers_at_exit(run_script):
+    ended(run_script(HEADER + """
+culm.patch()
+def on_thread(started):
+    def spin():
+        while True:
+            time.sleep(0.001)
+            sum(range(1000))
+    fibers = [culm.spawn(spin) for _ in range(10)]
+    started.set()
+    fibers[0].join()
+events = [threading.Event() for _ in range(8)]
+for event in events:
+    threading.Thread(target=on_thread, args=(event,), daemon=True).start()
+for event in events:
+    event.wait()
+print("end")
+"""), "end\n")
+
+
+def test_objects_dying_during_finalization_that_hold_fibers(run_script):
+    ended(run_script(HEADER + """
+class Holder:
+    def __init__(self):
+        self.fiber = culm.spawn(lowlevel.park)
+    def __del__(self):
+        self.fiber = None
+holders = [Holder() for _ in range(5)]
+cycle = [holders]; cycle.append(cycle)
+culm.yield_now()
+print("end")
+"""), "end\n")
+
+
+def test_atexit_handlers_may_use_fibers(run_script):
+    ended(run_script("""
+import atexit
+def last():
+    import culm
+    print(culm.spawn(lambda: (culm.sleep(0.001), "ran")[1]).result())
+atexit.register(last)
+import culm
+culm.patch()
+print("end")
+"""), "end\nran\n")
+
+
+def test_stack_overflow_in_c_code_is_reported_with_the_fibers_name(run_script):
+    done = run_script(HEADER + """
+import ctypes
+libc = ctypes.CDLL(None)
+compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+deep = ctypes.create_string_buffer(2)
+@compare
+def again(a, b):
+    libc.qsort(deep, 2, 1, again)
+    return 0
+sys.setrecursionlimit(10**9)
+culm.spawn(lambda: libc.qsort(deep, 2, 1, again), name="runaway", stack_limit=65536).join()
+""")
+    assert done.returncode == -11, (done.returncode, done.stderr)
+    assert "runaway" in done.stderr and "65536" in done.stderr and "stack_limit" in done.stderr
