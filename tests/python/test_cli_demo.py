@@ -1,5 +1,6 @@
 """`culm demo`: a small run from end to end, and its limits."""
 
+import shutil
 import subprocess
 import sys
 
@@ -29,9 +30,9 @@ def test_threads_are_measured_in_a_process_of_their_own():
     assert figures.requests_per_second > 0
 
 
-def test_reason_is_given_when_threads_cannot_do_it():
-    reason = run_on_threads(clients=-1, divers=0, levels=0, seconds=0.1)
-    assert isinstance(reason, str)
+def test_reason_is_given_when_the_process_fails(monkeypatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    assert run_on_threads(clients=10, divers=4, levels=20, seconds=0.1) == "exit status 1"
 
 
 def test_fewer_clients_when_descriptors_are_short(monkeypatch):
