@@ -2,7 +2,7 @@
 //
 // Control blocks lie in dense slabs off the stacks, so that a parked fiber costs one page of stack and under 200 bytes
 // here. Nothing the runtime links (queues, timers) lies on a stack.
-// Invariant: only Fiber::move_to changes the state, and only along the table of legal moves in fiber.cpp.
+// Invariant: only Fiber::move_to changes the state, and only along the table of legal moves (is_legal_move).
 #pragma once
 
 #include <atomic>
@@ -24,8 +24,20 @@ enum class FiberState : std::uint8_t {
     kReady,     // in its scheduler's run queue; has a stack unless it never ran
     kRunning,   // its scheduler's running(); linked nowhere
     kParked,    // waits: in at most one WaitQueue, in the timer queue if it has a deadline, FdWaits in the reactor
-    kFinished,  // its body has returned, its stack went back to the pool
+    kFinished,  // its body has returned (its stack goes back to the pool), or it was discarded or abandoned
 };
+
+// The table of legal moves: bit `to` of row `from`.
+constexpr bool is_legal_move(FiberState from, FiberState to) noexcept {
+    constexpr unsigned kRows[] = {
+        0b10110,  // kNew: started, switched to, discarded
+        0b10100,  // kReady: its turn, abandoned
+        0b11010,  // kRunning: yields, parks, finishes
+        0b10110,  // kParked: woken, switched to, abandoned
+        0b00000,  // kFinished: for good
+    };
+    return (kRows[static_cast<unsigned>(from)] >> static_cast<unsigned>(to) & 1) != 0;
+}
 
 // Why a parked fiber was made ready.
 enum class Wake : std::uint8_t {
@@ -52,9 +64,18 @@ public:
     // Runs on the fiber's stack; when it returns the fiber is finished. Must not let an exception out.
     using Body = void (*)(Fiber& self, void* argument);
 
+    // For the embedding language: its object. Not touched by the runtime.
+    void* host = nullptr;
+    // Bytes near the stack base that the host keeps for itself; the context starts below them. Set before start.
+    std::uint32_t host_stack_bytes = 0;
+    // pthread mutexes that interposition saw this fiber take and not release yet.
+    std::uint16_t held_mutexes = 0;
+    // Interposition has told the interpreter this fiber's identity at least once.
+    bool identity_asked = false;
+
     FiberState state() const noexcept { return state_; }
     WaitKind wait_kind() const noexcept { return wait_kind_; }
-    // kFd: the descriptor; kLock and kQueue: an address; else 0.
+    // kFd: the (first) descriptor; kLock and kQueue: an address; kJoin: the id of the fiber waited for; else 0.
     std::uintptr_t wait_object() const noexcept { return wait_object_; }
     std::uint64_t id() const noexcept { return id_; }  // 1, 2, 3... within the process, never reused
     Scheduler& scheduler() const noexcept { return *scheduler_; }
@@ -70,11 +91,7 @@ public:
     std::size_t peak_bytes() const noexcept { return peak_bytes_; }    // deepest use seen at a discard
     void note_peak(std::size_t bytes) noexcept { if (bytes > peak_bytes_) peak_bytes_ = bytes; }
 
-    // For the embedding language: its object, and its first bytes on the stack. Not touched by the runtime.
-    void* host = nullptr;
-    // Bytes near the stack base that the host keeps for itself; the context starts below them. Set before start.
-    std::uint32_t host_stack_bytes = 0;
-    // Where those bytes are; null without a stack. They lie colour_bytes() below the base.
+    // Where the host_stack_bytes are; null without a stack. They lie colour_bytes() below the base.
     std::byte* host_area() const noexcept {
         return stack_base_ ? stack_base_ - colour_bytes(stack_base_) - host_stack_bytes : nullptr;
     }
@@ -83,8 +100,6 @@ public:
     static std::size_t colour_bytes(const std::byte* base) noexcept {
         return (reinterpret_cast<std::uintptr_t>(base) >> 12) % 8 * 64;
     }
-    // pthread mutexes that interposition saw this fiber take and not release yet.
-    std::uint32_t held_mutexes = 0;
 
     // A short label for reports; copied. Null when none was given.
     const char* name() const noexcept { return name_; }
@@ -105,39 +120,46 @@ private:
     friend class TimerQueue;
     friend class FiberSlab;
     friend class RunQueue;
+    friend struct FiberProbe;  // tests: reaches move_to
     Fiber() = default;
     ~Fiber() = default;
 
     void move_to(FiberState next) noexcept;
 
+    // First cache line, together with the public members above: what a switch touches.
     Context context_;
-    std::byte* stack_base_ = nullptr;
-    ListLink queue_link_;  // run queue or one wait queue
-    ListLink all_link_;    // every unfinished fiber of the scheduler
-    WaitQueue* wait_queue_ = nullptr;
-    std::uintptr_t wait_object_ = 0;
-    std::int64_t deadline_ns_ = kNever;
-    Scheduler* scheduler_ = nullptr;
-    Body body_ = nullptr;
-    void* argument_ = nullptr;
-    char* name_ = nullptr;
-    std::uint64_t id_ = 0;
-    unsigned long identity_ = 0;
-    void* caught_exceptions_ = nullptr;       // __cxa_eh_globals of this fiber
-    std::uint32_t uncaught_exceptions_ = 0;
-    std::int32_t errno_ = 0;
-    std::uint32_t timer_index_ = UINT32_MAX;  // place in the timer heap
-    std::atomic<std::uint32_t> references_{1};
-    std::size_t peak_bytes_ = 0;
-    WaitQueue joiners_;
     FiberState state_ = FiberState::kNew;
     WaitKind wait_kind_ = WaitKind::kNone;
     Wake wake_ = Wake::kNotified;
     StackClass stack_class_ = kDefaultStackClass;
-    bool is_main_ = false;
     bool has_permit_ = false;
     bool cancel_requested_ = false;
-    bool has_reservation_ = false;
+    bool has_reservation_ = false;  // a stack is promised and not taken yet: the fiber never ran
+    bool is_main_ : 1 = false;
+    bool trimmed_ : 1 = false;      // has not run since its stack was last looked at by trim()
+    void* caught_exceptions_ = nullptr;  // __cxa_eh_globals of this fiber
+    std::uint32_t uncaught_exceptions_ = 0;
+    std::int32_t errno_ = 0;
+    ListLink queue_link_;  // run queue or one wait queue
+
+    // Second: what waiting, starting and finishing touch.
+    std::byte* stack_base_ = nullptr;
+    WaitQueue* wait_queue_ = nullptr;
+    std::uintptr_t wait_object_ = 0;
+    std::int64_t deadline_ns_ = kNever;
+    std::uint32_t timer_index_ = UINT32_MAX;  // place in the timer heap
+    std::atomic<std::uint32_t> references_{1};
+    Scheduler* scheduler_ = nullptr;
+    Body body_ = nullptr;
+    void* argument_ = nullptr;
+
+    // Third: the rest.
+    ListLink all_link_;  // every started, unfinished fiber of the scheduler but the main one
+    char* name_ = nullptr;
+    std::uint64_t id_ = 0;
+    unsigned long identity_ = 0;
+    std::size_t peak_bytes_ = 0;
+    WaitQueue joiners_;
 };
 
 }  // namespace culm::runtime

@@ -40,6 +40,14 @@ public:
         if (item) (item->*Member).unlink();
         return item;
     }
+    // The element that holds `link`.
+    static T* element(ListLink* link) noexcept {
+        // offsetof through a member pointer: the distance is a constant of the type.
+        alignas(T) static char probe[sizeof(T)];
+        auto* at = reinterpret_cast<T*>(probe);
+        const auto distance = reinterpret_cast<char*>(&(at->*Member)) - probe;
+        return reinterpret_cast<T*>(reinterpret_cast<char*>(link) - distance);
+    }
 
 private:
     static void insert_before(ListLink& place, ListLink& link) noexcept {
@@ -48,13 +56,6 @@ private:
         link.next = &place;
         place.previous->next = &link;
         place.previous = &link;
-    }
-    static T* element(ListLink* link) noexcept {
-        // offsetof through a member pointer: the distance is a constant of the type.
-        alignas(T) static char probe[sizeof(T)];
-        auto* at = reinterpret_cast<T*>(probe);
-        const auto distance = reinterpret_cast<char*>(&(at->*Member)) - probe;
-        return reinterpret_cast<T*>(reinterpret_cast<char*>(link) - distance);
     }
 
     ListLink sentinel_;

@@ -21,6 +21,8 @@ class Fiber;
 struct FdWait {
     ListLink link;
     Fiber* fiber = nullptr;
+    FdWait* next = nullptr;    // the same fiber's next wait
+    std::uint32_t index = 0;   // which of the fiber's requests this is
     int fd = -1;
     std::uint32_t wanted = 0;  // EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
     std::uint32_t ready = 0;   // what came, with EPOLLERR and EPOLLHUP; 0 until then
@@ -38,20 +40,23 @@ public:
     // Ends a wait that was not reported. Harmless on a wait that is not linked.
     virtual void unwatch(FdWait& wait) noexcept = 0;
 
-    // Waits at most timeout_ns (0: looks only; kNever: for ever) and calls on_ready for each wait that became ready,
+    // Waits at most timeout_ns (0: looks only, while fibers may be runnable; kNever: for ever) and calls on_ready for each wait that became ready,
     // after unlinking it. Returns the number of calls, or -EINTR if a signal came first.
     using OnReady = void (*)(FdWait& wait, void* context);
     virtual int poll(std::int64_t timeout_ns, OnReady on_ready, void* context) noexcept = 0;
 
     // The descriptor is about to be closed by this process: unlinks all its waits, marked closed, through on_ready.
     virtual void forget(int fd, OnReady on_ready, void* context) noexcept = 0;
-    // Verifies the registration of each wait that has not been verified yet. True if there was any.
-    virtual bool recheck() noexcept = 0;
+    // Verifies the registration of each wait that has not been verified yet. A wait whose number is no longer open is
+    // unlinked, marked closed, through on_ready. True if there was any to verify.
+    virtual bool recheck(OnReady on_ready, void* context) noexcept = 0;
 
     // Makes a poll() that is under way or the next one return. Thread-safe and async-signal-safe.
     virtual void notify() noexcept = 0;
     // After fork in the child: new kernel objects, the same waits.
     virtual Result<void> rebuild() noexcept = 0;
+    // In the child of fork, for a reactor whose thread is gone: closes its descriptors and touches nothing else.
+    virtual void close_descriptors() noexcept = 0;
 
     virtual std::size_t waiting() const noexcept = 0;  // linked FdWaits
 };

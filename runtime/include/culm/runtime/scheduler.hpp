@@ -37,11 +37,14 @@ struct SchedulerStatistics {
     std::uint64_t polls = 0;         // reactor polls
     std::uint64_t idle_polls = 0;    // of these, with nothing runnable
     std::uint64_t remote_calls = 0;  // calls posted by other threads
-    std::size_t fibers = 0;          // unfinished, without the main fiber
+    std::size_t fibers = 0;          // started and unfinished, without the main fiber
     std::size_t ready = 0;
     std::size_t timers = 0;
     std::size_t fd_waits = 0;
 };
+
+// FdRequest::ready of a descriptor that is not open (the value of POLLNVAL; no epoll event uses it).
+inline constexpr std::uint32_t kFdInvalid = 0x20;
 
 // One descriptor of a wait for several.
 struct FdRequest {
@@ -60,8 +63,9 @@ public:
     static Result<Scheduler*> ensure() noexcept;
     // Makes the calling thread's scheduler; EEXIST if it has one.
     static Result<Scheduler*> create(SchedulerOptions options) noexcept;
-    // Takes the calling thread's scheduler away. EBUSY (and nothing changes) unless the main fiber calls and no other
-    // fiber is unfinished, except those given up by abandon().
+    // Takes the calling thread's scheduler away; nothing to do if there is none. EBUSY (and nothing changes) unless the
+    // main fiber calls and no other fiber is unfinished, except those given up by abandon(). The object itself lives on
+    // until the last of its control blocks has been released, so that fiber.scheduler().post() stays defined.
     static Result<void> close_current() noexcept;
 
     // --- fibers -----------------------------------------------------------------------------------------------------
@@ -72,10 +76,15 @@ public:
     // A kNew fiber will not be run: gives its promise of a stack back and finishes it (joiners are woken).
     void discard(Fiber& fiber) noexcept;
 
+    // A ready or parked fiber will never run again. Nothing is unwound; its stack is not used again either, because
+    // what its frames linked elsewhere still points there. Joiners are woken.
+    void abandon(Fiber& fiber) noexcept;
+
     Fiber& running() noexcept { return *running_; }
+    // The OS thread's own flow of control; after a fork in another fiber, the fiber that survived.
     Fiber& main_fiber() noexcept { return *main_; }
 
-    // Calls visit for each unfinished fiber except the main one; visit must not switch, start or finish fibers.
+    // Calls visit for each started, unfinished fiber except the main one; visit must not switch, start or finish fibers.
     void for_each_fiber(void (*visit)(Fiber& fiber, void* context), void* context) noexcept;
 
     // --- waiting. All of these switch; the running fiber is the caller -----------------------------------------------
@@ -87,7 +96,7 @@ public:
     void yield_now() noexcept;                            // to the end of the run queue; returns at once if alone
     Wake join(Fiber& fiber, std::int64_t deadline_ns = kNever) noexcept;
     // kNotified with request.ready set; at once (ready = wanted) for descriptors that are always ready.
-    // A bad descriptor gives kNotified with EPOLLNVAL-like ready = EPOLLERR.
+    // A descriptor that cannot be watched (not open, no memory) gives kNotified with ready = EPOLLERR.
     Wake wait_fd(FdRequest& request, std::int64_t deadline_ns = kNever) noexcept;
     Wake wait_fds(std::span<FdRequest> requests, std::int64_t deadline_ns = kNever) noexcept;
     // Straight to `target`, past the run queue; the caller stays suspended as by park(). The target must be kNew or
@@ -97,7 +106,8 @@ public:
     void run_now(Fiber& target) noexcept;
 
     // --- waking. None of these switches -----------------------------------------------------------------------------
-    // kParked -> kReady with that reason, out of every queue. No effect on a fiber that is not parked.
+    // kParked -> kReady with that reason, out of every queue. No effect on a fiber that is not parked, nor (kNotified,
+    // kClosed) on one that waits for a permit.
     void wake(Fiber& fiber, Wake reason) noexcept;
     // Ends a kPermit wait, or leaves a permit for the next park(). Same thread only.
     void unpark(Fiber& fiber) noexcept;
@@ -109,14 +119,16 @@ public:
     void forget_fd(int fd) noexcept;
 
     // --- from other OS threads: thread-safe -------------------------------------------------------------------------
-    // Runs call(scheduler, argument) on the owning thread soon (at its next look). False: the scheduler is closed, the
-    // call will not run. Wakes the thread if it is idle.
+    // Runs call(scheduler, argument) on the owning thread soon (at its next look), between two fibers: it may wake and
+    // start fibers, not switch. False: the scheduler is closed or memory ran out, the call will not run. Wakes the thread
+    // if it is idle. The caller holds a reference to one of the scheduler's fibers, or knows that it is open.
     using RemoteCall = void (*)(Scheduler& scheduler, void* argument);
     bool post(RemoteCall call, void* argument) noexcept;
 
     // --- fork and exit ----------------------------------------------------------------------------------------------
     // Called in the child by the thread that forked: rebuilds the reactor. Unless keep_fibers, every fiber but the
-    // running one is abandoned: never run again, not unwound.
+    // running one is abandoned. If that includes the main fiber, the process exits with status 0 when the last fiber
+    // has finished, as a process does when its last thread ends.
     void after_fork_in_child(bool keep_fibers) noexcept;
     // Called in the child for schedulers whose threads are gone: all of them but current(), unless null.
     static void abandon_other_schedulers() noexcept;
@@ -143,16 +155,72 @@ public:
     ~Scheduler();
 
 private:
-    explicit Scheduler(SchedulerOptions options) noexcept;
+    friend class Fiber;
+    friend class Inbox;
+    friend class WaitQueue;
+    friend class SchedulerRegistry;
+    friend struct ThreadExit;
+    struct Parts;  // queues, pool, slab, inbox: everything a bare switch does not need
 
-    static inline constinit thread_local Scheduler* current_ = nullptr;
+    Scheduler() noexcept;
+
+    // scheduler.cpp: choosing, switching, making and finishing
+    bool suspend(Fiber& self) noexcept;                          // Switches: to the next runnable fiber
+    void swap(Fiber& from, Fiber& to, bool from_ends) noexcept;  // Switches: to that fiber
+    Wake cross(Fiber& self, Fiber& target) noexcept;             // Switches: to that fiber
+    void take_straight(Fiber& target) noexcept;
+    Fiber& next_runnable(Fiber& self) noexcept;
+    void give_stack(Fiber& fiber) noexcept;
+    static void run_body(void* fiber) noexcept;
+    [[noreturn]] void finish(Fiber& self) noexcept;
+    void bury_finished() noexcept;
+    void make_ready(Fiber& fiber, Wake reason) noexcept;
+    void leave_queues(Fiber& fiber) noexcept;
+    Fiber* new_main_fiber() noexcept;
+    void admit(Fiber& fiber) noexcept;
+    void dismiss(Fiber& fiber) noexcept;
+    void return_promise(Fiber& fiber) noexcept;
+    void return_promise_now(StackClass size_class) noexcept;
+
+    // scheduler_idle.cpp: what happens between fibers
+    void look() noexcept;
+    void idle(Fiber& self) noexcept;
+    void wait_for_work(Fiber& self) noexcept;
+    void collect() noexcept;
+    int poll_reactor(std::int64_t timeout_ns) noexcept;
+    void poll_idle(Fiber& self, std::int64_t timeout_ns) noexcept;
+    bool signal_waits() noexcept;
+    std::int64_t housekeeping_due_ns(std::int64_t now_ns) noexcept;
+    void keep_house(std::int64_t now_ns) noexcept;
+    std::size_t trim_slice() noexcept;
+    void exit_if_deserted() noexcept;
+    static void on_fd_ready(FdWait& wait, void* scheduler);
+
+    // scheduler_wait.cpp
+    bool watch(FdRequest& request, FdWait& wait) noexcept;
+    void end_watch(FdWait* waits, std::span<FdRequest> requests) noexcept;
+    void drop_fd_waits(Fiber* only, Fiber* except) noexcept;
+
+    // scheduler_life.cpp
+    Result<void> open(SchedulerOptions&& options) noexcept;
+    void shut() noexcept;
+    void abandon_all_but(Fiber& survivor) noexcept;
+
+    // initial-exec: one load, no call, also inside a shared library. Eight bytes of the static TLS reserve.
+    [[gnu::tls_model("initial-exec")]] static inline constinit thread_local Scheduler* current_ = nullptr;
 
     Fiber* running_ = nullptr;
-    Fiber* main_ = nullptr;
+    Fiber* main_ = nullptr;      // the fiber that interrupt_main() wakes; the survivor after a fork in another one
+    Fiber* finished_ = nullptr;  // its stack is given back by whoever continues after it
+    int* errno_ = nullptr;       // of the owning thread
+    void* exceptions_ = nullptr;  // __cxa_get_globals() of the owning thread
+    std::uint64_t switches_ = 0;
+    unsigned looks_left_ = kSwitchesPerLook;
+    bool at_work_ = false;
+    bool clock_jumps_ = false;  // simulated: never waits for real time
+    std::unique_ptr<Parts> parts_;
     std::unique_ptr<Clock> clock_;
     std::unique_ptr<Reactor> reactor_;
-    bool at_work_ = false;
-    // (further private members are the implementer's)
 };
 
 }  // namespace culm::runtime

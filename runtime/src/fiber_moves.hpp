@@ -1,0 +1,16 @@
+// The one function that changes a fiber's state, inline because each switch does it twice.
+// Invariant: nothing else writes Fiber::state_.
+#pragma once
+
+#include <cassert>
+
+#include "culm/runtime/fiber.hpp"
+
+namespace culm::runtime {
+
+inline void Fiber::move_to(FiberState next) noexcept {
+    assert(is_legal_move(state_, next));
+    state_ = next;
+}
+
+}  // namespace culm::runtime

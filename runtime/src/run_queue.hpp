@@ -1,0 +1,47 @@
+// The fibers that can run, first in first out. With a seed, an order drawn from it, for tests that look for orders in
+// which something breaks.
+// Invariant: every fiber in it is kReady; it holds no references, the runtime's own keeps them alive.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "culm/runtime/fiber.hpp"
+
+namespace culm::runtime {
+
+class RunQueue {
+public:
+    void set_seed(std::uint64_t seed) noexcept { random_ = seed; }
+
+    bool empty() const noexcept { return size_ == 0; }
+    std::size_t size() const noexcept { return size_; }
+    void push_back(Fiber& fiber) noexcept {
+        fibers_.push_back(fiber);
+        ++size_;
+    }
+    void push_front(Fiber& fiber) noexcept {
+        fibers_.push_front(fiber);
+        ++size_;
+    }
+    void remove(Fiber& fiber) noexcept {
+        fiber.queue_link_.unlink();
+        --size_;
+    }
+    // The next to run, or null.
+    Fiber* pop() noexcept {
+        if (size_ == 0) return nullptr;
+        if (random_ != 0) [[unlikely]] return pop_drawn();
+        --size_;
+        return fibers_.pop_front();
+    }
+
+private:
+    Fiber* pop_drawn() noexcept;
+
+    IntrusiveList<Fiber, &Fiber::queue_link_> fibers_;
+    std::size_t size_ = 0;
+    std::uint64_t random_ = 0;  // state of the generator; 0: first in first out
+};
+
+}  // namespace culm::runtime

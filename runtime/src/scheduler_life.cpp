@@ -1,0 +1,208 @@
+// The life of a scheduler: made for an OS thread, closed by it or by its end, split by fork.
+// Invariant: current() is the scheduler of the calling thread from create() until close_current() or the thread's end.
+#include <cxxabi.h>
+#include <pthread.h>
+
+#include <cassert>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <new>
+
+#include "culm/overflow.hpp"
+#include "fiber_moves.hpp"
+#include "scheduler_parts.hpp"
+#include "scheduler_registry.hpp"
+#include "switch_hook.hpp"
+
+namespace culm::runtime {
+
+// Closes the scheduler of a thread that ends without having done so. With unfinished fibers left it stays as it is, but
+// refuses calls from other threads, because nobody would make them.
+struct ThreadExit {
+    void touch() noexcept {}
+    ~ThreadExit() {
+        Scheduler* scheduler = Scheduler::current();
+        if (!scheduler || Scheduler::close_current()) return;
+        scheduler->parts_->inbox.close();
+    }
+};
+
+namespace {
+
+thread_local ThreadExit thread_exit;
+
+// Rounds of delivering late calls before close gives up.
+constexpr int kCloseRoundsMax = 1000;
+
+std::size_t append(char* buffer, std::size_t used, std::size_t buffer_bytes, const char* text, std::size_t bytes) {
+    const std::size_t room = buffer_bytes - used;
+    const std::size_t taken = bytes < room ? bytes : room;
+    std::memcpy(buffer + used, text, taken);
+    return used + taken;
+}
+
+// Inside the signal handler: formats by hand.
+std::size_t describe_stack_owner(const Stack& stack, char* buffer, std::size_t buffer_bytes) {
+    const Fiber* fiber = Scheduler::fiber_of_stack(stack);
+    if (!fiber) return 0;
+    if (detail::installed_hook.describe) return detail::installed_hook.describe(*fiber, buffer, buffer_bytes);
+    char digits[20];
+    std::size_t first = sizeof digits;
+    for (std::uint64_t id = fiber->id(); id > 0; id /= 10) digits[--first] = static_cast<char>('0' + id % 10);
+    std::size_t used = append(buffer, 0, buffer_bytes, "fiber ", 6);
+    used = append(buffer, used, buffer_bytes, digits + first, sizeof digits - first);
+    if (!fiber->name()) return used;
+    used = append(buffer, used, buffer_bytes, " '", 2);
+    used = append(buffer, used, buffer_bytes, fiber->name(), std::strlen(fiber->name()));
+    return append(buffer, used, buffer_bytes, "'", 1);
+}
+
+constexpr Error kNoMemory{ENOMEM, "make a scheduler", "raise the memory limit of the process"};
+
+}  // namespace
+
+Scheduler::Scheduler() noexcept = default;
+Scheduler::~Scheduler() = default;
+
+Result<Scheduler*> Scheduler::ensure() noexcept {
+    if (current_) return current_;
+    return create({});
+}
+
+Result<Scheduler*> Scheduler::create(SchedulerOptions options) noexcept {
+    if (current_) return Error{EEXIST, "make a scheduler", "close_current() first: a thread has one scheduler"};
+    if (auto installed = install_overflow_handler(&describe_stack_owner); !installed) return installed.error();
+    std::unique_ptr<Scheduler> scheduler(new (std::nothrow) Scheduler());
+    if (!scheduler) return kNoMemory;
+    if (auto opened = scheduler->open(std::move(options)); !opened) return opened.error();
+    thread_exit.touch();
+    current_ = scheduler.release();
+    return current_;
+}
+
+Result<void> Scheduler::open(SchedulerOptions&& options) noexcept {
+    parts_.reset(new (std::nothrow) Parts());
+    if (!parts_) return kNoMemory;
+    parts_->stacks.reset(new (std::nothrow) StackPool());
+    parts_->trim_batch.reset(new (std::nothrow) std::array<SuspendedStack, kTrimBatch>());
+    if (!parts_->stacks || !parts_->trim_batch) return kNoMemory;
+    parts_->thread_identity = pthread_self();
+    parts_->run_queue.set_seed(options.seed);
+
+    clock_ = options.clock ? std::move(options.clock) : make_monotonic_clock();
+    clock_jumps_ = clock_->skip_to(clock_->now_ns());  // to where it is already: only asks whether it would
+    reactor_ = std::move(options.reactor);
+    if (!reactor_) {
+        auto made = make_epoll_reactor();
+        if (!made) return made.error();
+        reactor_ = std::move(made).value();
+    }
+    if (auto ensured = ensure_thread_signal_stack(); !ensured) return ensured.error();
+
+    if (!SchedulerRegistry::get().enrol(*this)) return kNoMemory;
+    main_ = running_ = new_main_fiber();
+    assert(main_);  // a spare slab has free blocks, a new one its first chunk
+    errno_ = &errno;
+    exceptions_ = __cxxabiv1::__cxa_get_globals();
+    parts_->inbox.open(*reactor_);
+    return {};
+}
+
+Result<void> Scheduler::close_current() noexcept {
+    Scheduler* self = current_;
+    if (!self) return {};
+    Parts& parts = *self->parts_;
+    const Error busy{EBUSY, "close a scheduler", "let all fibers finish, then close it from the main fiber"};
+    for (int round = 0; round < kCloseRoundsMax; ++round) {
+        if (!self->running_->is_main_ || self->at_work_) return busy;
+        if (parts.fibers + parts.unstarted > 0) return busy;
+        if (parts.inbox.close_if_empty()) {
+            self->shut();
+            release_thread_signal_stack();
+            return {};
+        }
+        self->look();
+    }
+    return busy;
+}
+
+// Gives everything back but what holders of references may still look at; the registry destroys that later.
+void Scheduler::shut() noexcept {
+    Parts& parts = *parts_;
+    if (parts.stacks_abandoned > 0) {
+        parts.stacks->trim();
+        parts.stacks.release();  // it would insist on getting the abandoned stacks back
+    }
+    parts.stacks.reset();
+    parts.trim_batch.reset();
+    reactor_.reset();
+    current_ = nullptr;
+    FiberSlab::set_owned(nullptr);
+    main_->move_to(FiberState::kFinished);
+    main_->release();
+    SchedulerRegistry::get().retire(*this);
+}
+
+StackPool& Scheduler::stack_pool() noexcept { return *parts_->stacks; }
+
+unsigned long Scheduler::thread_identity() const noexcept { return parts_->thread_identity; }
+
+SchedulerStatistics Scheduler::statistics() const noexcept {
+    const Parts& parts = *parts_;
+    SchedulerStatistics result;
+    result.switches = switches_;
+    result.spawned = parts.spawned;
+    result.finished = parts.finished;
+    result.polls = parts.polls;
+    result.idle_polls = parts.idle_polls;
+    result.remote_calls = parts.remote_calls;
+    result.fibers = parts.fibers;
+    result.ready = parts.run_queue.size();
+    result.timers = parts.timers.size();
+    result.fd_waits = parts.fd_waits_in_use;
+    return result;
+}
+
+// --- fork -----------------------------------------------------------------------------------------------------------
+
+void Scheduler::after_fork_in_child(bool keep_fibers) noexcept {
+    Parts& parts = *parts_;
+    parts.thread_identity = pthread_self();
+    parts.inbox.reset_after_fork(keep_fibers);
+    if (!keep_fibers) abandon_all_but(*running_);
+    // A reactor that cannot be rebuilt leaves waits for descriptors unserved; timers and fibers go on.
+    static_cast<void>(reactor_->rebuild());
+}
+
+void Scheduler::abandon_all_but(Fiber& survivor) noexcept {
+    Parts& parts = *parts_;
+    drop_fd_waits(nullptr, &survivor);
+    Fiber* next = nullptr;
+    for (Fiber* fiber = parts.all.front(); fiber; fiber = next) {
+        next = parts.all.after(*fiber);
+        if (fiber != &survivor) abandon(*fiber);
+    }
+    if (main_ == &survivor) return;
+    if (main_->state_ == FiberState::kReady) parts.run_queue.remove(*main_);
+    if (main_->state_ == FiberState::kParked) leave_queues(*main_);
+    main_->move_to(FiberState::kFinished);
+    main_->joiners_.notify_all();
+    survivor.retain();
+    main_->release();
+    main_ = &survivor;
+}
+
+// The threads of the others were stopped anywhere, perhaps in the middle of linking a fiber: their queues are not looked
+// at, and their memory stays.
+void Scheduler::abandon_other_schedulers() noexcept {
+    SchedulerRegistry& registry = SchedulerRegistry::get();
+    while (Scheduler* other = registry.any_open_but(current_)) {
+        other->parts_->inbox.reset_after_fork(false);
+        other->parts_->inbox.close();
+        other->reactor_->close_descriptors();
+        registry.drop(*other);
+    }
+}
+
+}  // namespace culm::runtime

@@ -1,0 +1,55 @@
+// What a scheduler owns besides the few words that every switch touches.
+// Invariant: `all` holds exactly the started, unfinished fibers other than the main one, and `fibers` is their number.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "culm/residency.hpp"
+#include "culm/runtime/scheduler.hpp"
+#include "culm/stack_pool.hpp"
+#include "fd_wait_pool.hpp"
+#include "fiber_slab.hpp"
+#include "inbox.hpp"
+#include "run_queue.hpp"
+#include "timer_queue.hpp"
+
+namespace culm::runtime {
+
+// Stacks that one slice of trimming gives to the kernel at once.
+inline constexpr std::size_t kTrimBatch = 256;
+
+struct Scheduler::Parts {
+    RunQueue run_queue;
+    TimerQueue timers;
+    FdWaitPool fd_waits;
+    Inbox inbox;
+    IntrusiveList<Fiber, &Fiber::all_link_> all;
+    FiberSlab* slab = nullptr;
+    std::unique_ptr<StackPool> stacks;
+    std::unique_ptr<std::array<SuspendedStack, kTrimBatch>> trim_batch;
+    unsigned long thread_identity = 0;
+
+    std::size_t fibers = 0;
+    std::size_t unstarted = 0;         // made, neither started nor discarded
+    std::size_t stacks_abandoned = 0;  // never to be used again
+    std::size_t fd_waits_in_use = 0;
+
+    std::uint64_t spawned = 0;
+    std::uint64_t finished = 0;
+    std::uint64_t polls = 0;
+    std::uint64_t idle_polls = 0;
+    std::uint64_t remote_calls = 0;
+
+    // Housekeeping: trimming after idleness, verifying registrations that have waited long.
+    std::uint64_t switches_at_idle = 0;
+    std::int64_t idle_since_ns = 0;
+    bool trim_wanted = false;        // something ran since the last trim()
+    Fiber* trim_next = nullptr;      // where a trim in slices goes on; null: none under way
+    bool recheck_wanted = false;     // a descriptor was waited for since the last recheck
+    std::int64_t recheck_at_ns = 0;  // 0: not set yet
+};
+
+}  // namespace culm::runtime

@@ -1,0 +1,79 @@
+// Room in every list is made when a scheduler is enrolled, so that retiring one cannot fail.
+#include "scheduler_registry.hpp"
+
+#include <pthread.h>
+
+#include <new>
+
+#include "scheduler_parts.hpp"
+
+namespace culm::runtime {
+
+SchedulerRegistry& SchedulerRegistry::get() noexcept {
+    // Never destroyed: threads may end after static destructors have run.
+    static SchedulerRegistry& registry = *[] {
+        auto* made = new SchedulerRegistry();
+        pthread_atfork([] { get().mutex_.lock(); }, [] { get().mutex_.unlock(); }, [] { get().mutex_.unlock(); });
+        return made;
+    }();
+    return registry;
+}
+
+bool SchedulerRegistry::enrol(Scheduler& scheduler) noexcept {
+    const std::lock_guard lock(mutex_);
+    destroy_unreferenced();
+    const std::size_t count = open_.size() + closed_.size() + spare_.size() + 1;
+    if (!open_.reserve(count) || !closed_.reserve(count) || !spare_.reserve(count)) return false;
+    FiberSlab* slab = spare_.empty() ? new (std::nothrow) FiberSlab() : spare_.pop();
+    if (!slab) return false;
+    scheduler.parts_->slab = slab;
+    FiberSlab::set_owned(slab);
+    open_.push(&scheduler);
+    return true;
+}
+
+void SchedulerRegistry::retire(Scheduler& scheduler) noexcept {
+    const std::lock_guard lock(mutex_);
+    unlist(scheduler);
+    closed_.push(&scheduler);
+    destroy_unreferenced();
+}
+
+void SchedulerRegistry::drop(Scheduler& scheduler) noexcept {
+    const std::lock_guard lock(mutex_);
+    unlist(scheduler);
+}
+
+void SchedulerRegistry::unlist(Scheduler& scheduler) noexcept {
+    for (Scheduler*& listed : open_) {
+        if (listed != &scheduler) continue;
+        listed = open_[open_.size() - 1];
+        open_.pop();
+        return;
+    }
+}
+
+Scheduler* SchedulerRegistry::any_open_but(const Scheduler* except) noexcept {
+    const std::lock_guard lock(mutex_);
+    for (Scheduler* scheduler : open_) {
+        if (scheduler != except) return scheduler;
+    }
+    return nullptr;
+}
+
+void SchedulerRegistry::destroy_unreferenced() noexcept {
+    for (std::size_t i = 0; i < closed_.size();) {
+        Scheduler* scheduler = closed_[i];
+        FiberSlab* slab = scheduler->parts_->slab;
+        if (slab->live() > 0) {
+            ++i;
+            continue;
+        }
+        closed_[i] = closed_[closed_.size() - 1];
+        closed_.pop();
+        spare_.push(slab);
+        delete scheduler;
+    }
+}
+
+}  // namespace culm::runtime
