@@ -26,21 +26,22 @@ int visit_frames(_PyInterpreterFrame* innermost, visitproc visit, void* arg) {
 }
 
 // Moves the contents of `frame` into its frame object, which outlives the fiber's memory, and drops the frame's
-// reference to it. Runs Python.
+// reference to it. The caller's frame object is made first, to be linked to. Runs Python.
 template <class Frames>
 void hand_over_frame(_PyInterpreterFrame* frame) {
     PyFrameObject* object = frame->frame_obj;
-    frame->frame_obj = nullptr;
+    PyFrameObject* back = PyFrame_GetBack(object);
+    if (object->f_back == nullptr) {
+        object->f_back = back;
+    } else {
+        Py_XDECREF(reinterpret_cast<PyObject*>(back));
+    }
     auto* copy = reinterpret_cast<_PyInterpreterFrame*>(object->_f_frame_data);
     Frames::copy_slots(copy, frame);
+    copy->frame_obj = nullptr;
     copy->owner = FRAME_OWNED_BY_FRAME_OBJECT;
-    _PyInterpreterFrame* outer = copy->previous;
     copy->previous = nullptr;
     object->f_frame = copy;
-    while (outer != nullptr && (outer->owner > FRAME_OWNED_BY_FRAME_OBJECT)) outer = outer->previous;
-    if (outer != nullptr && outer->frame_obj != nullptr && object->f_back == nullptr) {
-        object->f_back = reinterpret_cast<PyFrameObject*>(Py_NewRef(reinterpret_cast<PyObject*>(outer->frame_obj)));
-    }
     if (!PyObject_GC_IsTracked(reinterpret_cast<PyObject*>(object))) PyObject_GC_Track(object);
     Py_DECREF(object);
 }
@@ -51,7 +52,7 @@ void hand_over_frame(_PyInterpreterFrame* frame) {
 template <class Frames>
 void let_go_frames(_PyInterpreterFrame*& innermost) {
     while (_PyInterpreterFrame* frame = innermost) {
-        innermost = frame->previous;  // first: what runs below may traverse this fiber
+        innermost = frame->previous;  // first: what runs below may traverse this fiber, which no longer owns the frame
         if (frame->owner == FRAME_OWNED_BY_GENERATOR) frame->previous = nullptr;
         if (frame->owner == FRAME_OWNED_BY_THREAD && frame->frame_obj != nullptr) hand_over_frame<Frames>(frame);
     }

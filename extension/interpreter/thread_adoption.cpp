@@ -1,6 +1,9 @@
 // Taking an OS thread over for fibers: the same on every version.
 //
 // Invariant: of all ThreadRecords only the main OS thread's points at _PyRuntime.main_thread.
+// The internal headers must come before Python.h.
+#include "interpreter/cpython_headers.hpp"
+
 #include "interpreter/interpreter.hpp"
 #include "interpreter/runtime_layout.hpp"
 
