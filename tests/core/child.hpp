@@ -1,0 +1,53 @@
+// Runs something dangerous in a child process and tells what became of it.
+//
+// Invariant: the child never returns into the test framework.
+#pragma once
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <string>
+
+namespace culm::testing {
+
+struct ChildEnd {
+    int status = 0;           // as waitpid gives it
+    std::string stderr_text;  // all it wrote there
+
+    bool died_of(int signal) const { return WIFSIGNALED(status) && WTERMSIG(status) == signal; }
+    bool exited_with(int code) const { return WIFEXITED(status) && WEXITSTATUS(status) == code; }
+};
+
+// Faults end the child as they would without a sanitizer's handlers.
+inline void use_default_fault_actions() {
+    std::signal(SIGSEGV, SIG_DFL);
+    std::signal(SIGBUS, SIG_DFL);
+}
+
+// `body` runs in the child; what it returns is the exit code.
+template <class Body>
+ChildEnd run_in_child(Body body) {
+    int ends[2];
+    if (pipe(ends) != 0) return {};
+    std::fflush(nullptr);
+    const pid_t child = fork();
+    if (child == 0) {
+        dup2(ends[1], STDERR_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        _exit(body());
+    }
+    close(ends[1]);
+    ChildEnd end;
+    char buffer[1024];
+    for (ssize_t got = 0; (got = read(ends[0], buffer, sizeof(buffer))) > 0;) {
+        end.stderr_text.append(buffer, static_cast<std::size_t>(got));
+    }
+    close(ends[0]);
+    waitpid(child, &end.status, 0);
+    return end;
+}
+
+}  // namespace culm::testing
