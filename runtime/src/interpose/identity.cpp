@@ -1,0 +1,98 @@
+// Who am I: in the interpreter, pthread_self() names the running fiber, so that its locks and threading.local values
+// tell fibers apart; calls that act on a thread translate a fiber's name back to that of its OS thread.
+//
+// A fiber can be named only on its own OS thread: Fiber::identity() of a fiber elsewhere is not recognised, just as a
+// stale pthread_t is not. What would change the thread for all of its fibers (its name) or end it (join, detach) is not
+// done on behalf of a fiber.
+#include <cstring>
+
+#include "culm/runtime/fiber.hpp"
+#include "culm/runtime/scheduler.hpp"
+#include "hooks.hpp"
+
+namespace culm::runtime::interpose {
+
+namespace {
+
+struct Search {
+    unsigned long identity;
+    bool found;
+};
+
+// A fiber of the calling thread other than its main one.
+bool names_fiber(pthread_t thread) noexcept {
+    Scheduler* scheduler = Scheduler::current();
+    if (!scheduler || thread == scheduler->thread_identity()) return false;
+    if (thread == scheduler->running().identity()) return true;
+    Search search{thread, false};
+    scheduler->for_each_fiber(
+        [](Fiber& fiber, void* context) {
+            auto& wanted = *static_cast<Search*>(context);
+            wanted.found = wanted.found || fiber.identity() == wanted.identity;
+        },
+        &search);
+    return search.found;
+}
+
+pthread_t thread_of(pthread_t thread) noexcept {
+    return names_fiber(thread) ? Scheduler::current()->thread_identity() : thread;
+}
+
+}  // namespace
+
+namespace hooks {
+
+pthread_t pthread_self() noexcept {
+    Scheduler* scheduler = Scheduler::current();
+    if (!scheduler) return real.pthread_self();
+    Fiber& running = scheduler->running();
+    running.identity_asked = true;
+    return running.identity();
+}
+
+int pthread_kill(pthread_t thread, int signal) noexcept { return real.pthread_kill(thread_of(thread), signal); }
+int pthread_sigqueue(pthread_t thread, int signal, const union sigval value) noexcept {
+    return real.pthread_sigqueue(thread_of(thread), signal, value);
+}
+int pthread_getcpuclockid(pthread_t thread, clockid_t* clock) noexcept {
+    return real.pthread_getcpuclockid(thread_of(thread), clock);
+}
+// The attributes are those of the OS thread: its stack, not the fiber's.
+int pthread_getattr_np(pthread_t thread, pthread_attr_t* attributes) noexcept {
+    return real.pthread_getattr_np(thread_of(thread), attributes);
+}
+int pthread_getschedparam(pthread_t thread, int* policy, sched_param* parameters) noexcept {
+    return real.pthread_getschedparam(thread_of(thread), policy, parameters);
+}
+int pthread_setschedparam(pthread_t thread, int policy, const sched_param* parameters) noexcept {
+    return real.pthread_setschedparam(thread_of(thread), policy, parameters);
+}
+int pthread_getaffinity_np(pthread_t thread, std::size_t bytes, cpu_set_t* cpus) noexcept {
+    return real.pthread_getaffinity_np(thread_of(thread), bytes, cpus);
+}
+int pthread_setaffinity_np(pthread_t thread, std::size_t bytes, const cpu_set_t* cpus) noexcept {
+    return real.pthread_setaffinity_np(thread_of(thread), bytes, cpus);
+}
+int pthread_getname_np(pthread_t thread, char* name, std::size_t room) noexcept {
+    return real.pthread_getname_np(thread_of(thread), name, room);
+}
+
+int pthread_setname_np(pthread_t thread, const char* name) noexcept {
+    if (names_fiber(thread)) return 0;
+    return real.pthread_setname_np(thread, name);
+}
+
+int pthread_detach(pthread_t thread) noexcept {
+    if (names_fiber(thread)) return 0;
+    return real.pthread_detach(thread);
+}
+
+// A fiber is joined by Scheduler::join: there is no exit value of a pthread to be had.
+int pthread_join(pthread_t thread, void** result) noexcept {
+    if (names_fiber(thread)) return EINVAL;
+    return real.pthread_join(thread, result);
+}
+
+}  // namespace hooks
+
+}  // namespace culm::runtime::interpose
