@@ -222,7 +222,7 @@ void start_fiber(ThreadHost& host, PyFiber* self) {
 void discard_new_fiber(ThreadHost& host, PyFiber* self) {
     host.scheduler->discard(*self->fiber);
     raise_cancelled(self);
-    Py_XSETREF(self->exception, take_raised_instance());
+    self->exception = take_raised_instance();
     Py_CLEAR(self->value);
     Py_CLEAR(self->arguments);
     Py_CLEAR(self->keywords);
@@ -230,12 +230,27 @@ void discard_new_fiber(ThreadHost& host, PyFiber* self) {
     release_remote_waiters(self);
 }
 
-void unwind_fiber(ThreadHost& host, PyFiber* self) {
+namespace {
+
+void inject_exit(PyFiber* self) {
     PyErr_SetNone(FiberExit);
-    Py_XSETREF(self->exception, take_raised_instance());
+    PyObject* before = self->exception;
+    self->exception = take_raised_instance();
+    Py_XDECREF(before);
     hold_scheduled(self);
+}
+
+}  // namespace
+
+void unwind_fiber(ThreadHost& host, PyFiber* self) {
+    inject_exit(self);
     host.scheduler->run_now(*self->fiber);
     flush_drops(host);
+}
+
+void end_fiber_soon(ThreadHost& host, PyFiber* self) {
+    inject_exit(self);
+    host.scheduler->cancel(*self->fiber);
 }
 
 void report_untaken(PyFiber* self) {

@@ -56,15 +56,15 @@ int clear(PyObject* object) {
 // Runs on the owning thread: the last reference went away on another one.
 void unwind_on_owner(runtime::Scheduler&, void* argument) {
     auto* self = static_cast<PyFiber*>(argument);
-    if (thread_host != nullptr && suspended(self) && !self->lost_in_fork) unwind_fiber(*thread_host, self);
-    Py_DECREF(as_object(self));
+    if (suspended(self) && !self->lost_in_fork) end_fiber_soon(*thread_host, self);
+    drop_later(*thread_host, as_object(self));
 }
 
 void unwind_unreachable(PyFiber* self) {
     runtime::Scheduler& owner = self->fiber->scheduler();
     if (thread_host != nullptr && thread_host->scheduler == &owner) {
-        unwind_fiber(*thread_host, self);
-        return;
+        if (owner.at_work() || self->fiber->state() != FiberState::kParked) return end_fiber_soon(*thread_host, self);
+        return unwind_fiber(*thread_host, self);
     }
     Py_INCREF(as_object(self));
     if (!owner.post(unwind_on_owner, self)) Py_DECREF(as_object(self));  // its thread is gone: abandoned by dealloc

@@ -58,8 +58,11 @@ PyFiber* new_main_fiber(ThreadHost& host);
 void start_fiber(ThreadHost& host, PyFiber* self);
 // Ends a fiber that never ran as cancelled.
 void discard_new_fiber(ThreadHost& host, PyFiber* self);
-// Raises FiberExit in a suspended fiber of this thread and runs it until it ends or parks. Switches. Runs Python.
+// Raises FiberExit in a fiber suspended in park() or switch() and runs it at once until it ends or parks. Switches.
+// Runs Python.
 void unwind_fiber(ThreadHost& host, PyFiber* self);
+// The same for any started fiber, in its turn: it becomes runnable and ends when it runs.
+void end_fiber_soon(ThreadHost& host, PyFiber* self);
 void report_untaken(PyFiber* self);     // Runs Python.
 void report_all_untaken();              // Runs Python.
 void forget_untaken(PyFiber* self) noexcept;

@@ -100,14 +100,11 @@ PyObject* raise_timeout(PyFiber* self) {
 
 void cancel_on_owner(runtime::Scheduler& scheduler, void* argument) {
     auto* self = static_cast<PyFiber*>(argument);
-    const bool alone = interpreter::attached_thread_state() == nullptr;
-    if (alone) PyEval_RestoreThread(thread_host->record.tstate);
     if (!finished(self)) {
-        hold_scheduled(self);
+        if (!self->fiber->is_main()) hold_scheduled(self);
         scheduler.cancel(*self->fiber);
     }
-    Py_DECREF(as_object(self));
-    if (alone) PyEval_SaveThread();
+    drop_later(*thread_host, as_object(self));  // not here: the scheduler is at work, and the object's end may switch
 }
 
 }  // namespace

@@ -88,14 +88,11 @@ bool deliver(PyFiber* target, PyObject* value) {
 
 void unpark_on_owner(runtime::Scheduler& scheduler, void* argument) {
     auto* target = static_cast<PyFiber*>(argument);
-    const bool alone = interpreter::attached_thread_state() == nullptr;
-    if (alone) PyEval_RestoreThread(thread_host->record.tstate);
     if (!finished(target)) {
         if (!target->fiber->is_main()) hold_scheduled(target);
         scheduler.unpark(*target->fiber);
     }
-    Py_DECREF(as_object(target));
-    if (alone) PyEval_SaveThread();
+    drop_later(*thread_host, as_object(target));
 }
 
 PyObject* wait_descriptor(const char* caller, std::uint32_t events, PyObject* const* args, Py_ssize_t count,
@@ -183,7 +180,8 @@ PyObject* switch_to(PyObject*, PyObject* const* args, Py_ssize_t count) {
     PyFiber* target = as_fiber(args[0]);
     PyObject* value = count == 2 ? args[1] : Py_None;
     if (!can_be_switched_to(target, value)) return nullptr;
-    if (target->fiber->state() == FiberState::kParked && !deliver(target, value)) return nullptr;
+    // A fiber that is still suspended has received what was sent before: there is nothing to overwrite.
+    if (count == 2 && target->fiber->state() == FiberState::kParked) Py_XSETREF(target->value, Py_NewRef(value));
     PyFiber* self = running_fiber(*host);
     if (!target->fiber->is_main()) hold_scheduled(target);
     const bool give_up_reference = !self->fiber->is_main();

@@ -71,7 +71,11 @@ void cancelled_in_call(Fiber& fiber) {
     Py_CLEAR(self->exception);
 }
 
-bool signal_pending(Scheduler&) { return interpreter::signal_tripped(); }
+// Only the main OS thread runs signal handlers.
+bool signal_pending(Scheduler&) {
+    const ThreadHost& host = *thread_host;
+    return host.identity_slot != &host.record.dummy_slot && interpreter::signal_tripped();
+}
 
 // Async-signal-safe: reads what is there, calls nothing of CPython.
 std::size_t describe(const Fiber& fiber, char* buffer, std::size_t buffer_bytes) {

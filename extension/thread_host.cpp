@@ -60,14 +60,13 @@ bool unwind_round(ThreadHost& host) {
     std::vector<PyFiber*> live;
     host.scheduler->for_each_fiber(collect_fiber, &live);
     for (PyFiber* fiber : live) {
-        if (fiber->fiber->state() == FiberState::kNew) {
-            discard_new_fiber(host, fiber);
-        } else if (suspended(fiber) || fiber->fiber->state() == FiberState::kReady) {
-            unwind_fiber(host, fiber);  // one that never ran sees the exception before its function
-        }
+        if (fiber->fiber != &host.scheduler->running() && !finished(fiber)) end_fiber_soon(host, fiber);
         Py_DECREF(as_object(fiber));
     }
-    return !live.empty();
+    if (live.empty()) return false;
+    host.scheduler->yield_now();
+    flush_drops(host);
+    return true;
 }
 
 }  // namespace

@@ -94,13 +94,14 @@ StackProtection stack_protection_for(const std::byte* limit, const std::byte* ba
     const auto top = reinterpret_cast<std::uintptr_t>(base);
     auto lowest = reinterpret_cast<std::uintptr_t>(limit);
     if (skips_half_) lowest += (top - lowest) / 2;
-    // A stack of less than three margins (64 KB under Py_DEBUG, where a margin is 32 KB) is divided in three instead.
-    const std::size_t third = (top - lowest) / 3;
-    const std::size_t margin = margin_bytes_ < third ? margin_bytes_ : third;
-    return {top, lowest + 2 * margin, lowest + margin};
+    const std::size_t size = top - lowest;
+    if (size < deallocation_needs_bytes()) return {top, lowest + size / 4, lowest + size / 16};
+    return {top, lowest + 2 * margin_bytes_, lowest + margin_bytes_};
 }
 
-// The interpreter destroys what it deferred only with four margins left above the soft limit; one for the caller.
+// The interpreter destroys what it deferred only with four margins left above the soft limit; one for the caller. With
+// less than two left, `except (A, B)` does not match either: on a stack of 64 KB that is everywhere, so stacks below this
+// size keep a quarter as reserve, not two margins.
 std::size_t deallocation_needs_bytes() noexcept { return 7 * margin_bytes_; }
 
 }  // namespace culm::interpreter

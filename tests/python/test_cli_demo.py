@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("rich", reason="the command line needs culm[cli]")
 
 from culm.cli import demo
-from culm.cli.demo.course import descend
+from culm.cli.demo.course import Dive, descend
 from culm.cli.demo.threads import run_on_threads
 
 
@@ -52,5 +52,5 @@ def test_fewer_recurse_when_memory_is_short(monkeypatch):
 
 def test_descend_reaches_the_bottom_once_and_comes_back():
     reached = []
-    assert descend(30, lambda: reached.append(True)) == 0
+    assert descend(Dive(30, lambda: reached.append(True))) == 0
     assert reached == [True]

@@ -79,10 +79,10 @@ culm_context_switch:
         popq    %rbp
         .cfi_adjust_cfa_offset -8
         .cfi_restore %rbp
-        popq    %rcx                    // Not ret: the CPU predicts a ret from its stack of recent calls, whose top is the
-        .cfi_adjust_cfa_offset -8       // place that switched away, not the one resumed. An indirect jump is predicted
-        .cfi_register %rip, %rcx        // from history and learns alternating fibers.
-        notrack jmp *%rcx               // notrack: a return address carries no endbr64.
+        ret                             // Not pop and jump: the call that led here has left an entry on the CPU's stack
+        // of return predictions, and only a ret takes it off. Left there, it shifts every later prediction by one, and
+        // each return on the way back to the caller's loop is mispredicted. Fibers that left through the same calls,
+        // as they do, then return along predicted paths. docs/decisions has the figures.
         .cfi_endproc
         .size   culm_context_switch, . - culm_context_switch
 
