@@ -10,8 +10,9 @@ TEXT_SUFFIXES = {".cpp", ".hpp", ".S", ".in", ".py", ".pyi", ".md", ".toml", ".t
 
 
 def test_no_type_has_a_vague_name(files):
+    # A name that begins with _Py is CPython's.
     declared = re.compile(
-        rf"\b(?:class|struct|union|enum(?:\s+class)?)\s+(?:alignas\(\w+\)\s+)?(\w*?(?:{VAGUE}))\b(?!\s*::)"
+        rf"\b(?:class|struct|union|enum(?:\s+class)?)\s+(?:alignas\(\w+\)\s+)?((?!_Py)\w*?(?:{VAGUE}))\b(?!\s*::)"
     )
     problems = [
         f"{file.path}: {name}"

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 
 import culm
-from culm.cli.demo.course import Course, Crew, Figures, descend
+from culm.cli.demo.course import Course, Crew, Dive, Figures, descend
 from culm.cli.demo.report import Display, print_figures
 from culm.cli.demo.threads import run_on_threads
 from culm.cli.machine import available_memory_bytes, open_descriptors, raise_descriptor_limit
@@ -82,7 +82,7 @@ def _levels_for(depth_bytes: int) -> int:
     levels = 0
     while resident < depth_bytes and levels < _LEVELS_MAX:
         levels += _LEVELS_STEP
-        descend(levels, look)
+        descend(Dive(levels, look))
     return levels
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from culm.cli.machine import ProcessReading, read_process
 
-__all__ = ["Course", "Crew", "Figures", "descend"]
+__all__ = ["Course", "Crew", "Dive", "Figures", "descend"]
 
 MESSAGE = b"." * 64
 # Each pair of addresses has some 28,000 ports, and a closed connection keeps its port for a minute.
@@ -53,6 +53,7 @@ class Figures:
     rest_stack_bytes: float | None
     peak_bytes: float | None
     after_bytes: float
+    after_stack_bytes: float | None
     os_threads: int
     mappings: int
     failures: list[str]
@@ -126,11 +127,12 @@ class Course:
             self.connected.wait_until_complete()
             if not self._all_accepted.wait(_STATION_TIMEOUT_SECONDS):
                 raise TimeoutError("the server did not accept every connection in time")
+            self.crew.give_memory_back()  # what opening the connections took; an idle scheduler does it by itself
             rest = read_process()
             rest_stack_bytes = self.crew.stack_bytes()
             seconds, switches = self._exchange()
             peak = self._dive()
-            after = self._surface()
+            after, after_stack_bytes = self._surface()
             for flow in flows:
                 flow.join()
         alive = 2 * self.clients  # a client and its handler on the server's side
@@ -144,6 +146,7 @@ class Course:
             rest_stack_bytes=rest_stack_bytes,
             peak_bytes=_grown_bytes(rest, peak) / self.divers + _grown_bytes(before, rest) / alive,
             after_bytes=_grown_bytes(before, after) / alive,
+            after_stack_bytes=after_stack_bytes,
             os_threads=rest.os_threads,
             mappings=rest.mappings,
             failures=self.failures,
@@ -161,11 +164,11 @@ class Course:
         self.at_bottom.wait_until_complete()
         return read_process()
 
-    def _surface(self) -> ProcessReading:
+    def _surface(self) -> tuple[ProcessReading, float | None]:
         self.at_bottom.open()
         self.surfaced.wait_until_complete()
         self.crew.give_memory_back()
-        after = read_process()
+        after = read_process(), self.crew.stack_bytes()
         self.surfaced.open()
         return after
 
@@ -189,7 +192,7 @@ class Course:
                     self.requests[number] += 1
                 stations.pop(0).stop()
                 if number < self.divers:
-                    descend(self.levels, stations.pop(0).stop)
+                    descend(Dive(self.levels, stations.pop(0).stop))
                 stations.pop(0).stop()
         except (OSError, RecursionError) as error:
             self.failures.append(f"client {number}: {type(error).__name__}: {error}")
@@ -197,16 +200,25 @@ class Course:
                 station.check_in()
 
 
-def descend(levels: int, at_bottom: Callable[[], object]) -> int:
+class Dive:
+    """How much deeper to recurse, and what to do at the bottom."""
+
+    def __init__(self, levels: int, at_bottom: Callable[[], object]) -> None:
+        self.levels_left = levels
+        self.at_bottom = at_bottom
+
+
+def descend(dive: Dive) -> int:
     """Recurse through C and Python by turns: sort a list whose key sorts a list, and so on; then call `at_bottom`.
 
-    Each level takes about 5 KB of C stack, most of it in list.sort.
+    Each level takes about 5 KB of C stack, most of it in list.sort, and hardly anything on the heap.
     """
-    if levels == 0:
-        at_bottom()
-        return 0
-    # Not min(): list.sort is what takes the stack.
-    return sorted([levels - 1], key=lambda below: descend(below, at_bottom))[0]  # noqa: FURB192
+    if dive.levels_left == 0:
+        dive.at_bottom()
+    else:
+        dive.levels_left -= 1
+        sorted((dive,), key=descend)
+    return 0
 
 
 def _echo(connection: socket.socket) -> None:

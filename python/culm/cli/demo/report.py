@@ -86,7 +86,8 @@ def print_figures(
 ) -> None:
     """Print both sides next to each other."""
     console = console or Console()
-    table = Table(title="Echo of 64 bytes over loopback, plain blocking code, one process", title_justify="left")
+    console.print("Echo of 64 bytes over loopback, plain blocking code, client and server in one process:")
+    table = Table()
     table.add_column("")
     table.add_column("fibers", justify="right")
     sides = [fibers]
@@ -121,6 +122,7 @@ def _rows(depth_bytes: int) -> list[tuple[str, Callable[[Figures], str]]]:
         (f"Resident each, {bytes_text(depth_bytes)} deep", lambda side: _or_dash(side.peak_bytes)),
         ("Recursed at the same time", lambda side: count_text(side.divers)),
         ("Resident each, after it", lambda side: bytes_text(side.after_bytes)),
+        ("  of which its stack", lambda side: _or_dash(side.after_stack_bytes)),
     ]
 
 
