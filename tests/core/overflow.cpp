@@ -4,12 +4,10 @@
 #include <doctest/doctest.h>
 
 #include <csignal>
-#include <cstdio>
 #include <cstring>
 #include <string>
 
 #include "child.hpp"
-#include "context/machine.hpp"
 #include "culm/stack_arena.hpp"
 #include "on_stack.hpp"
 #include "os/os.hpp"
@@ -66,6 +64,10 @@ void announce(const char* text) { culm::os::write_to_stderr(text, std::strlen(te
 struct sigaction before_theirs;
 void their_handler(int signal) {
     announce("theirs\n");
+    sigset_t blocked;
+    pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
+    // A sanitizer's wrapper blocks signals although SA_NODEFER was asked for.
+    if (sigismember(&blocked, signal) == 1) announce("deferred\n");
     sigaction(signal, &before_theirs, nullptr);
     std::raise(signal);
 }
@@ -109,9 +111,9 @@ TEST_CASE("another fault is handed on without a word") {
     const auto end = run_in_child([] {
         use_default_fault_actions();
         set_up();
-        void* wild = nullptr;
-        asm volatile("" : "+r"(wild));
-        *static_cast<volatile char*>(wild) = 1;
+        int error = 0;
+        void* closed = culm::os::reserve(65536, culm::os::Access::kNone, error);
+        *static_cast<volatile char*>(closed) = 1;
         return 0;
     });
     CHECK(end.died_of(SIGSEGV));
@@ -127,7 +129,7 @@ TEST_CASE("a signal that was sent kills as it always did") {
             return 0;
         });
         CHECK(end.died_of(signal));
-        CHECK(end.stderr_text.empty());
+        CHECK_FALSE(has(end.stderr_text, "culm:"));
     }
 }
 
@@ -144,7 +146,7 @@ TEST_CASE("a write past the end of a stack into the next guard is not called an 
         return 0;
     });
     CHECK(end.died_of(SIGSEGV));
-    if (culm::machine::stack_probe_bytes() != 0) CHECK_FALSE(has(end.stderr_text, "ran out of stack"));
+    CHECK_FALSE(has(end.stderr_text, "ran out of stack"));
 }
 
 TEST_CASE("a handler that was there before is called after the report") {
@@ -171,6 +173,7 @@ TEST_CASE("a handler installed later, which restores ours and raises again, does
     CAPTURE(end.stderr_text);
     CHECK(end.died_of(SIGSEGV));
     CHECK(has(end.stderr_text, "theirs\n"));
+    if (has(end.stderr_text, "deferred\n")) return;  // then the second signal cannot be told from one that was sent
     CHECK(has(end.stderr_text, "ran out of stack"));
 }
 

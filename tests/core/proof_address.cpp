@@ -9,8 +9,11 @@ culm::Context fiber_context;
 volatile int index_past_the_end = 17;
 
 void overrun(void*) {
-    volatile char buffer[16] = {};
-    buffer[index_past_the_end] = 1;
+    char buffer[16] = {};
+    char* start = buffer;
+    asm volatile("" : "+r"(start));  // an array's bounds would be checked by UndefinedBehaviorSanitizer first
+    start[index_past_the_end] = 1;
+    asm volatile("" : : "r"(start) : "memory");
     culm::switch_context(fiber_context, thread_context, true);
 }
 

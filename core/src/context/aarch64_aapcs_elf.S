@@ -105,12 +105,11 @@ culm_context_switch:
         .cfi_restore d13
         .cfi_restore d14
         .cfi_restore d15
-        br      x30                     // Not ret: the CPU predicts a ret from its stack of recent calls, whose top is the
-                                        // place that switched away, not the one resumed.
+        ret                             // Not br: it takes the prediction off that the call which led here has left.
         .cfi_endproc
         .size   culm_context_switch, . - culm_context_switch
 
-// The outermost frame of every fiber. Arrives by the jump above with x19 = entry, x20 = argument.
+// The outermost frame of every fiber. Arrives by the return above with x19 = entry, x20 = argument.
         .p2align 4
         .globl  culm_context_entry
         .hidden culm_context_entry

@@ -27,10 +27,13 @@ struct FirstFrame {
 };
 static_assert(offsetof(FirstFrame, context) == 0);
 
-void* sp_of(ucontext_t* context) noexcept { return reinterpret_cast<std::byte*>(context) - kSlackBytes; }
+// Addresses as numbers: what lies below the ucontext_t is not part of any object.
+void* sp_of(ucontext_t* context) noexcept {
+    return reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(context) - kSlackBytes);
+}
 
 ucontext_t* context_at(void* sp) noexcept {
-    return reinterpret_cast<ucontext_t*>(static_cast<std::byte*>(sp) + kSlackBytes);
+    return reinterpret_cast<ucontext_t*>(reinterpret_cast<std::uintptr_t>(sp) + kSlackBytes);
 }
 
 // makecontext passes ints, so the pointer travels in two halves.
