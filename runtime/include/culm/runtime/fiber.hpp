@@ -27,16 +27,14 @@ enum class FiberState : std::uint8_t {
     kFinished,  // its body has returned (its stack goes back to the pool), or it was discarded or abandoned
 };
 
-// The table of legal moves: bit `to` of row `from`.
+// The table of legal moves: one byte for each state to leave, one bit in it for each state to enter.
 constexpr bool is_legal_move(FiberState from, FiberState to) noexcept {
-    constexpr unsigned kRows[] = {
-        0b10110,  // kNew: started, switched to, discarded
-        0b10100,  // kReady: its turn, abandoned
-        0b11010,  // kRunning: yields, parks, finishes
-        0b10110,  // kParked: woken, switched to, abandoned
-        0b00000,  // kFinished: for good
-    };
-    return (kRows[static_cast<unsigned>(from)] >> static_cast<unsigned>(to) & 1) != 0;
+    constexpr std::uint64_t kMoves = 0b10110ULL << 0     // kNew: started, switched to, discarded
+                                     | 0b10100ULL << 8   // kReady: its turn, abandoned
+                                     | 0b11010ULL << 16  // kRunning: yields, parks, finishes
+                                     | 0b10110ULL << 24  // kParked: woken, switched to, abandoned
+                                     | 0b00000ULL << 32; // kFinished: for good
+    return (kMoves >> (static_cast<unsigned>(from) * 8 + static_cast<unsigned>(to)) & 1) != 0;
 }
 
 // Why a parked fiber was made ready.

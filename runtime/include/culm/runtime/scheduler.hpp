@@ -102,7 +102,7 @@ public:
     // Straight to `target`, past the run queue; the caller stays suspended as by park(). The target must be kNew or
     // parked with WaitKind::kPermit, of this scheduler and not the caller: asserted.
     Wake switch_to(Fiber& target) noexcept;
-    // The same for a finishing or ready caller: puts the caller at the end of the run queue first.
+    // The same, but the caller goes to the front of the run queue: it continues when the target parks or finishes.
     void run_now(Fiber& target) noexcept;
 
     // --- waking. None of these switches -----------------------------------------------------------------------------

@@ -1,0 +1,33 @@
+// The main function of every test program of interposition: installs a switch hook that checks how hooks use it.
+#define DOCTEST_CONFIG_IMPLEMENT
+#include <doctest/doctest.h>
+
+#include "harness.hpp"
+
+namespace {
+
+using culm::runtime::Fiber;
+
+// Stands for an interpreter's lock, which libc calls are made without: enter takes it, leave gives it up.
+bool enter(Fiber&) {
+    ++hook_calls.entered;
+    return true;
+}
+void leave(Fiber&, bool taken) {
+    if (taken) ++hook_calls.left;
+}
+void cancelled_in_call(Fiber&) {
+    ++hook_calls.cancelled;
+    if (hook_calls.entered.load() <= hook_calls.left.load()) ++hook_calls.cancelled_without_lock;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    culm::runtime::SwitchHook hook;
+    hook.enter = enter;
+    hook.leave = leave;
+    hook.cancelled_in_call = cancelled_in_call;
+    culm::runtime::set_switch_hook(hook);
+    return doctest::Context(argc, argv).run();
+}

@@ -1,0 +1,153 @@
+// Many fibers: parked and resumed, trimmed while they wait; and what happens when there is no room for more.
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <vector>
+
+#include "../core/child.hpp"
+#include "culm/residency.hpp"
+#include "culm/stack_pool.hpp"
+#include "fixture.hpp"
+
+using namespace culm::testing;
+
+namespace {
+
+// ThreadSanitizer allows a few thousand fibers.
+constexpr std::size_t kMany = CULM_INSTRUMENTED ? 2'000 : 100'000;
+
+[[gnu::noinline]] void use_stack(std::size_t bytes) {
+    auto* deep = static_cast<char*>(__builtin_alloca(bytes));
+    std::memset(deep, 1, bytes);
+    asm volatile("" : : "r"(deep) : "memory");
+}
+
+}  // namespace
+
+TEST_CASE("a hundred thousand fibers park and are resumed") {
+    SchedulerForTest scheduler;
+    std::size_t resumed = 0;
+    std::vector<culm::JoinHandle> fibers;
+    fibers.reserve(kMany);
+    for (std::size_t i = 0; i < kMany; ++i) {
+        fibers.push_back(culm::spawn(
+            [&] {
+                scheduler->park();
+                ++resumed;
+            },
+            {.stack_class = culm::StackClass::k64K}));
+    }
+    let_others_run();
+    CHECK(scheduler->statistics().fibers == kMany);
+    CHECK(resumed == 0);
+    for (auto& fiber : fibers) scheduler->unpark(fiber.fiber());
+    for (auto& fiber : fibers) fiber.join();
+    CHECK(resumed == kMany);
+    CHECK(scheduler->statistics().finished == kMany);
+    CHECK(scheduler->stack_pool().statistics(culm::StackClass::k64K).stacks_taken == 0);
+}
+
+TEST_CASE("trim gives back what parked fibers no longer use, once") {
+    SchedulerForTest scheduler;
+    constexpr std::size_t kFibers = 300;
+    constexpr std::size_t kDepth = 100 * 1024;
+    std::vector<culm::JoinHandle> fibers;
+    for (std::size_t i = 0; i < kFibers; ++i) {
+        fibers.push_back(small_fiber([&] {
+            int kept = 42;
+            use_stack(kDepth);
+            scheduler->park();
+            CHECK(kept == 42);
+            use_stack(kDepth);
+        }));
+    }
+    let_others_run();
+    CHECK(scheduler->trim() == kFibers);
+    for (auto& fiber : fibers) {
+        const auto residency = culm::stack_residency(fiber.fiber().stack());
+        REQUIRE(residency);
+        CHECK(residency.value().resident_bytes < kDepth / 2);
+        CHECK(fiber.fiber().peak_bytes() >= kDepth);
+    }
+    CHECK(scheduler->trim() == 0);
+    for (auto& fiber : fibers) scheduler->unpark(fiber.fiber());
+    for (auto& fiber : fibers) fiber.join();
+}
+
+TEST_CASE("idleness trims by itself") {
+    SchedulerForTest scheduler;
+    scheduler->trim_after_ns = kMillisecond;
+    constexpr std::size_t kDepth = 100 * 1024;
+    auto fiber = small_fiber([&] {
+        use_stack(kDepth);
+        scheduler->park();
+    });
+    let_others_run();
+    // Real time passes; that it was enough shows in the residency.
+    while (fiber.fiber().peak_bytes() == 0) scheduler->sleep_until(scheduler->clock().now_ns() + 3 * kMillisecond);
+    const auto residency = culm::stack_residency(fiber.fiber().stack());
+    REQUIRE(residency);
+    CHECK(residency.value().resident_bytes < kDepth / 2);
+    scheduler->unpark(fiber.fiber());
+    fiber.join();
+}
+
+TEST_CASE("a spawn that finds no room says so, leaves nothing behind and harms nobody") {
+    if (CULM_INSTRUMENTED) return;  // a sanitizer's shadow does not fit any limit
+    const auto end = run_in_child([] {
+        auto made = Scheduler::ensure();
+        if (!made) return 1;
+        Scheduler& scheduler = *made.value();
+        auto running = small_fiber([&] { scheduler.park(); });
+        let_others_run();
+        const rlimit limit{std::size_t{2} << 30, std::size_t{2} << 30};
+        if (setrlimit(RLIMIT_AS, &limit) != 0) return 2;
+        std::vector<Fiber*> made_fibers;
+        made_fibers.reserve(100'000);
+        for (;;) {
+            auto fiber = scheduler.new_fiber([](Fiber&, void*) {}, nullptr);
+            if (!fiber) {
+                if (fiber.error().code != ENOMEM || !*fiber.error().advice) return 3;
+                break;
+            }
+            made_fibers.push_back(fiber.value());
+            if (made_fibers.size() == 100'000) return 4;
+        }
+        if (made_fibers.empty()) return 5;
+        const auto full = scheduler.stack_pool().statistics(culm::kDefaultStackClass);
+        for (int again = 0; again < 100; ++again) {
+            if (scheduler.new_fiber([](Fiber&, void*) {}, nullptr)) return 6;
+        }
+        const auto after = scheduler.stack_pool().statistics(culm::kDefaultStackClass);
+        if (after.stacks_reserved != full.stacks_reserved || after.stacks_free != full.stacks_free) return 7;
+        for (Fiber* fiber : made_fibers) scheduler.start(*fiber);
+        for (Fiber* fiber : made_fibers) {
+            scheduler.join(*fiber);
+            fiber->release();
+        }
+        if (!scheduler.new_fiber([](Fiber&, void*) {}, nullptr)) return 8;
+        scheduler.unpark(running.fiber());
+        return running.join() == Wake::kNotified ? 0 : 9;
+    });
+    CHECK(end.stderr_text == "");
+    CHECK(end.exited_with(0));
+}
+
+TEST_CASE("an overflow is reported with the fiber's name") {
+    const auto end = run_in_child([] {
+        use_default_fault_actions();
+        struct Deep {
+            static int down(int depth) {
+                volatile char block[2048];
+                block[0] = static_cast<char>(depth);
+                return depth < 0 ? 0 : down(depth + 1) + block[0];
+            }
+        };
+        auto deep = small_fiber([] { std::printf("%d", Deep::down(0)); }, "greedy");
+        deep.join();
+        return 0;
+    });
+    CHECK(end.stderr_text.find("'greedy'") != std::string::npos);
+    CHECK_FALSE(end.exited_with(0));
+}

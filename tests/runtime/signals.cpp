@@ -1,0 +1,113 @@
+// Signals: a real one interrupts an idle wait and reaches the main fiber; the hook decides whether it matters.
+#include <pthread.h>
+#include <signal.h>
+
+#include <atomic>
+#include <thread>
+
+#include "culm/runtime/switch_hook.hpp"
+#include "fixture.hpp"
+
+using namespace culm::testing;
+
+namespace {
+
+volatile sig_atomic_t signals_seen = 0;
+
+void handle_usr1() {
+    struct sigaction action {};
+    action.sa_handler = [](int) { signals_seen = signals_seen + 1; };
+    sigaction(SIGUSR1, &action, nullptr);
+}
+
+// Sends SIGUSR1 to a thread, again and again, because only the receiver knows when it was waiting.
+class Sender {
+public:
+    explicit Sender(pthread_t target) : thread_([this, target] {
+        while (!stop_) {
+            pthread_kill(target, SIGUSR1);
+            std::this_thread::yield();
+        }
+    }) {}
+    ~Sender() {
+        stop_ = true;
+        thread_.join();
+    }
+
+private:
+    std::atomic<bool> stop_{false};
+    std::thread thread_;
+};
+
+}  // namespace
+
+TEST_CASE("a signal wakes the main fiber out of an idle wait, whoever idles") {
+    handle_usr1();
+    SchedulerForTest scheduler;
+    auto parked = small_fiber([&] { scheduler->park(); });
+    let_others_run();
+    {
+        const Sender sender(pthread_self());
+        CHECK(scheduler->park() == Wake::kInterrupted);
+        CHECK(parked.join() == Wake::kInterrupted);
+    }
+    CHECK(signals_seen > 0);
+    scheduler->unpark(parked.fiber());
+    CHECK(parked.join() == Wake::kNotified);
+}
+
+TEST_CASE("the hook says whether a signal concerns the main fiber") {
+    handle_usr1();
+    static std::atomic<int> asked;
+    asked = 0;
+    culm::runtime::SwitchHook hook;
+    hook.signal_pending = [](Scheduler&) { return ++asked > 3; };
+    culm::runtime::set_switch_hook(hook);
+    {
+        SchedulerForTest scheduler;
+        const Sender sender(pthread_self());
+        CHECK(scheduler->park() == Wake::kInterrupted);
+        CHECK(asked > 3);
+    }
+    culm::runtime::set_switch_hook({});
+}
+
+TEST_CASE("a signal that came before the wait is found without a poll") {
+    culm::runtime::SwitchHook hook;
+    hook.signal_pending = [](Scheduler&) { return true; };
+    culm::runtime::set_switch_hook(hook);
+    {
+        SchedulerForTest scheduler;
+        CHECK(scheduler->park() == Wake::kInterrupted);
+        CHECK(scheduler->statistics().polls == 0);
+    }
+    culm::runtime::set_switch_hook({});
+}
+
+TEST_CASE("idle hooks bracket a poll that may block, and no other") {
+    static int depth;
+    static int idled;
+    depth = idled = 0;
+    culm::runtime::SwitchHook hook;
+    hook.idle_begin = [](Fiber& self) {
+        CHECK(self.scheduler().at_work());
+        ++depth;
+        ++idled;
+    };
+    hook.idle_end = [](Fiber&) { --depth; };
+    culm::runtime::set_switch_hook(hook);
+    {
+        SchedulerForTest scheduler;
+        auto fiber = small_fiber([&] {
+            for (unsigned i = 0; i < 4 * Scheduler::kSwitchesPerLook; ++i) culm::yield_now();
+        });
+        for (unsigned i = 0; i < 4 * Scheduler::kSwitchesPerLook; ++i) culm::yield_now();
+        fiber.join();
+        CHECK(idled == 0);
+        culm::sleep_for(std::chrono::milliseconds(1));
+        CHECK(idled > 0);
+        CHECK(depth == 0);
+        CHECK_FALSE(scheduler->at_work());
+    }
+    culm::runtime::set_switch_hook({});
+}

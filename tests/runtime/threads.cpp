@@ -1,0 +1,162 @@
+// Several OS threads: calls posted from outside, schedulers side by side, control blocks released elsewhere, and threads
+// that end with or without having closed their scheduler.
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "culm/stack_pool.hpp"
+#include "fixture.hpp"
+
+using namespace culm::testing;
+
+namespace {
+
+struct Tally {
+    int calls = 0;
+    int wanted = 0;
+};
+
+void count_call(Scheduler& scheduler, void* argument) {
+    auto& tally = *static_cast<Tally*>(argument);
+    if (++tally.calls == tally.wanted) scheduler.unpark(scheduler.main_fiber());
+}
+
+}  // namespace
+
+TEST_CASE("every call posted by four threads is made, on the owning thread") {
+    constexpr int kThreads = 4;
+    constexpr int kCalls = 2000;
+    SchedulerForTest scheduler;
+    Tally tally;
+    tally.wanted = kThreads * kCalls;
+    std::vector<std::thread> threads;
+    for (int i = 0; i < kThreads; ++i) {
+        threads.emplace_back([&] {
+            for (int call = 0; call < kCalls; ++call) {
+                if (!scheduler->post(count_call, &tally)) std::abort();
+            }
+        });
+    }
+    CHECK(scheduler->park() == Wake::kNotified);
+    CHECK(tally.calls == kThreads * kCalls);
+    CHECK(scheduler->statistics().remote_calls == kThreads * kCalls);
+    for (auto& thread : threads) thread.join();
+}
+
+TEST_CASE("a posted call starts and unparks fibers while others run") {
+    SchedulerForTest scheduler;
+    std::atomic<bool> posted{false};
+    bool woken = false;
+    auto sleeper = small_fiber([&] {
+        scheduler->park();
+        woken = true;
+    });
+    auto spinner = small_fiber([&] {
+        while (!woken) culm::yield_now();
+    });
+    std::thread poster([&] {
+        Fiber& fiber = sleeper.fiber();
+        posted = scheduler->post(
+            [](Scheduler& here, void* target) { here.unpark(*static_cast<Fiber*>(target)); }, &fiber);
+    });
+    spinner.join();
+    sleeper.join();
+    poster.join();
+    CHECK(posted);
+    CHECK(woken);
+}
+
+TEST_CASE("each thread has its own scheduler, and they run side by side") {
+    std::atomic<int> finished{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; ++i) {
+        threads.emplace_back([&] {
+            std::vector<culm::JoinHandle> fibers;
+            for (int fiber = 0; fiber < 50; ++fiber) {
+                fibers.push_back(small_fiber([&] {
+                    culm::yield_now();
+                    culm::sleep_for(std::chrono::microseconds(10));
+                    ++finished;
+                }));
+            }
+            for (auto& fiber : fibers) fiber.join();
+        });  // the thread's end closes the scheduler
+    }
+    for (auto& thread : threads) thread.join();
+    CHECK(finished == 200);
+    CHECK(Scheduler::current() == nullptr);
+}
+
+TEST_CASE("control blocks may be released on another thread, and after their scheduler was closed") {
+    std::vector<Fiber*> held;
+    Scheduler* gone = nullptr;
+    std::thread([&] {
+        SchedulerForTest scheduler;
+        gone = &*scheduler;
+        for (int i = 0; i < 100; ++i) {
+            auto fiber = small_fiber([] {}, "held");
+            fiber.fiber().retain();
+            held.push_back(&fiber.fiber());
+            fiber.join();
+        }
+    }).join();
+    for (Fiber* fiber : held) CHECK(fiber->state() == FiberState::kFinished);
+    // The closed scheduler refuses calls for as long as one of its blocks is held.
+    CHECK_FALSE(held[0]->scheduler().post([](Scheduler&, void*) {}, nullptr));
+    CHECK(&held[0]->scheduler() == gone);
+    std::thread([&] {
+        for (std::size_t i = 0; i < 50; ++i) held[i]->release();
+    }).join();
+    for (std::size_t i = 50; i < held.size(); ++i) held[i]->release();
+    SchedulerForTest scheduler;  // takes over what is free
+    small_fiber([] {}).join();
+}
+
+TEST_CASE("the last reference to a new fiber may go on another thread: its promise of a stack comes back") {
+    SchedulerForTest scheduler;
+    auto made = scheduler->new_fiber([](Fiber&, void*) {}, nullptr, culm::StackClass::k64K);
+    REQUIRE(made);
+    std::thread([&] { made.value()->release(); }).join();
+    scheduler->sleep_until(scheduler->clock().now_ns() + 1);
+    for (unsigned i = 0; i <= Scheduler::kSwitchesPerLook; ++i) culm::yield_now();
+    CHECK(scheduler->stack_pool().statistics(culm::StackClass::k64K).stacks_reserved == 0);
+}
+
+TEST_CASE("a thread may end with fibers left: they stay where they are, and calls are refused") {
+    Fiber* left = nullptr;
+    std::thread([&] {
+        auto parked = small_fiber([] { Scheduler::current()->park(); });
+        let_others_run();
+        left = &parked.fiber();
+        left->retain();
+    }).join();
+    CHECK(left->state() == FiberState::kParked);
+    CHECK_FALSE(left->scheduler().post([](Scheduler&, void*) {}, nullptr));
+    left->release();
+}
+
+TEST_CASE("posting races with closing: a call is made or refused, never lost") {
+    for (int round = 0; round < 50; ++round) {
+        std::atomic<int> accepted{0};
+        int made = 0;
+        std::atomic<bool> begun{false};
+        Fiber* anchor = nullptr;
+        std::thread poster;
+        {
+            SchedulerForTest scheduler;
+            anchor = &scheduler->main_fiber();
+            anchor->retain();
+            poster = std::thread([&] {
+                begun = true;
+                while (anchor->scheduler().post([](Scheduler&, void* number) { ++*static_cast<int*>(number); }, &made)) {
+                    ++accepted;
+                    if (accepted == 200) return;
+                }
+            });
+            while (!begun) culm::yield_now();
+        }
+        poster.join();
+        CHECK(made == accepted);
+        anchor->release();
+    }
+}
