@@ -33,9 +33,9 @@ TEST_CASE("errno belongs to the fiber") {
             CHECK(errno == value);
         }
     };
-    errno = 77;
     auto one = small_fiber([&] { keep(EAGAIN); });
     auto other = small_fiber([&] { keep(EPIPE); });
+    errno = 77;
     one.join();
     other.join();
     CHECK(errno == 77);

@@ -145,7 +145,7 @@ TEST_CASE("switch_to passes the run queue by and takes the target out of the tim
     target.join();
 }
 
-TEST_CASE("run_now puts the caller at the end of the run queue") {
+TEST_CASE("run_now puts the caller at the front of the run queue") {
     SchedulerForTest scheduler;
     std::string log;
     auto queued = small_fiber([&] { log += 'q'; });
@@ -153,7 +153,7 @@ TEST_CASE("run_now puts the caller at the end of the run queue") {
     REQUIRE(made);
     scheduler->run_now(*made.value());
     log += 'm';
-    CHECK(log == "nqm");
+    CHECK(log == "nm");
     made.value()->release();
     queued.join();
 }
