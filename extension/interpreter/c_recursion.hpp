@@ -1,7 +1,7 @@
 // 3.12 and 3.13: the interpreter counts C recursion in units instead of looking at the stack pointer.
 //
-// One unit is one entry of the evaluation loop from C or one recursive C call; calls between Python functions cost none.
-// A fiber gets as many units as its stack can bear, at most what the interpreter gives a thread.
+// One unit is one entry of the evaluation loop from C or one recursive C call; calls between Python functions cost
+// none. A fiber gets as many units as its stack can bear, at most what the interpreter gives a thread.
 #pragma once
 
 #include <algorithm>

@@ -13,6 +13,8 @@ namespace culm::interpreter {
 
 namespace {
 
+static_assert(offsetof(PyThreadState, tracing_what) == offsetof(PyThreadState, tracing) + sizeof(int));
+
 struct Words : CommonWords {
     _PyCFrame* cframe = nullptr;
     _PyCFrame first_cframe{};
@@ -37,7 +39,6 @@ const volatile int* signals_pending_ = nullptr;
 void save(Words& words, PyThreadState* tstate) noexcept {
     save_common(words, tstate);
     words.recursion_depth = tstate->recursion_limit - tstate->recursion_remaining;
-    words.event = tstate->tracing_what;
     words.cframe = tstate->cframe;
     words.curexc_type = tstate->curexc_type;
     words.curexc_value = tstate->curexc_value;
@@ -49,7 +50,6 @@ void save(Words& words, PyThreadState* tstate) noexcept {
 void load(const Words& words, PyThreadState* tstate) noexcept {
     load_common(words, tstate);
     tstate->recursion_remaining = tstate->recursion_limit - words.recursion_depth;
-    tstate->tracing_what = words.event;
     tstate->cframe = words.cframe;
     tstate->curexc_type = words.curexc_type;
     tstate->curexc_value = words.curexc_value;
@@ -57,7 +57,8 @@ void load(const Words& words, PyThreadState* tstate) noexcept {
     tstate->id = words.id;
     tstate->trash_delete_nesting = words.trash_delete_nesting;
     // A trace function may have been set or removed while the fiber was suspended.
-    const bool traces = (tstate->c_tracefunc != nullptr || tstate->c_profilefunc != nullptr) && words.tracing == 0;
+    const bool traces =
+        (tstate->c_tracefunc != nullptr || tstate->c_profilefunc != nullptr) && words.tracing.tracing == 0;
     words.cframe->use_tracing = traces ? 255 : 0;
 }
 
@@ -90,8 +91,8 @@ bool initialize() {
     return true;
 }
 
-void prepare(SavedState& state, const ThreadRecord& thread, void* chunk, std::size_t chunk_bytes, std::byte*, std::byte*,
-             unsigned long identity, PyObject* context) noexcept {
+void prepare(SavedState& state, const ThreadRecord& thread, void* chunk, std::size_t chunk_bytes, std::byte*,
+             std::byte*, unsigned long identity, PyObject* context) noexcept {
     Words& words = *new (state.bytes) Words{};
     prepare_common(words, chunk, chunk_bytes, identity, context);
     words.first_cframe.previous = &thread.tstate->root_cframe;
@@ -159,7 +160,14 @@ void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) no
     set_pending_raise(thread.tstate, words_of<Words>(state).pending_raise, exception);
 }
 
-PyThreadState* attached_thread_state() noexcept { return _PyThreadState_UncheckedGet(); }
+// 3.11 knows only who holds the GIL, in the whole process.
+bool is_attached(const ThreadRecord& thread) noexcept { return _PyThreadState_UncheckedGet() == thread.tstate; }
+
+// Another holder may be another thread. With a second interpreter in the process that cannot be told apart from a
+// sub-interpreter that runs here: then it counts as one.
+bool runs_other_interpreter(const ThreadRecord& thread) noexcept {
+    return PyInterpreterState_Head() != PyInterpreterState_Main() && !is_attached(thread);
+}
 bool may_run_python() noexcept { return !_Py_IsFinalizing(); }
 bool signal_tripped() noexcept { return signals_pending_ == nullptr || *signals_pending_ != 0; }
 std::size_t c_recursion_budget(std::size_t) noexcept { return 0; }

@@ -15,6 +15,8 @@ namespace culm::interpreter {
 
 namespace {
 
+static_assert(offsetof(PyThreadState, what_event) == offsetof(PyThreadState, tracing) + sizeof(int));
+
 struct Words : CommonWords {
     _PyCFrame* cframe = nullptr;
     _PyCFrame first_cframe{};
@@ -39,7 +41,6 @@ void save(Words& words, PyThreadState* tstate) noexcept {
     save_common(words, tstate);
     words.recursion_depth = tstate->py_recursion_limit - tstate->py_recursion_remaining;
     words.c_recursion_remaining = tstate->c_recursion_remaining;
-    words.event = tstate->what_event;
     words.cframe = tstate->cframe;
     words.current_exception = tstate->current_exception;
     words.id = tstate->id;
@@ -50,7 +51,6 @@ void load(const Words& words, PyThreadState* tstate) noexcept {
     load_common(words, tstate);
     tstate->py_recursion_remaining = tstate->py_recursion_limit - words.recursion_depth;
     tstate->c_recursion_remaining = words.c_recursion_remaining;
-    tstate->what_event = words.event;
     tstate->cframe = words.cframe;
     tstate->current_exception = words.current_exception;
     tstate->id = words.id;
@@ -82,14 +82,14 @@ bool initialize() {
     return true;
 }
 
-void prepare(SavedState& state, const ThreadRecord& thread, void* chunk, std::size_t chunk_bytes, std::byte* c_stack_limit,
-             std::byte* c_stack_base, unsigned long identity, PyObject* context) noexcept {
+void prepare(SavedState& state, const ThreadRecord& thread, void* chunk, std::size_t chunk_bytes,
+             std::byte* c_stack_limit, std::byte* c_stack_base, unsigned long identity, PyObject* context) noexcept {
     Words& words = *new (state.bytes) Words{};
     prepare_common(words, chunk, chunk_bytes, identity, context);
     words.first_cframe.previous = &thread.tstate->root_cframe;
     words.cframe = &words.first_cframe;
     words.id = next_id_++;
-    words.event = -1;
+    words.tracing.event = -1;
     words.c_recursion_remaining =
         static_cast<int>(c_recursion_units(static_cast<std::size_t>(c_stack_base - c_stack_limit)));
 }
@@ -150,7 +150,12 @@ void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) no
     set_pending_raise(thread.tstate, words_of<Words>(state).pending_raise, exception);
 }
 
-PyThreadState* attached_thread_state() noexcept { return _PyThreadState_UncheckedGet(); }
+bool is_attached(const ThreadRecord& thread) noexcept { return _PyThreadState_UncheckedGet() == thread.tstate; }
+
+bool runs_other_interpreter(const ThreadRecord& thread) noexcept {
+    const PyThreadState* attached = _PyThreadState_UncheckedGet();
+    return attached != nullptr && attached != thread.tstate;
+}
 bool may_run_python() noexcept { return !_Py_IsFinalizing(); }
 bool signal_tripped() noexcept { return tripped_ == nullptr || *tripped_ != 0; }
 std::size_t c_recursion_budget(std::size_t stack_bytes) noexcept { return c_recursion_units(stack_bytes); }

@@ -15,11 +15,18 @@ namespace culm::interpreter {
 
 namespace {
 
+static_assert(offsetof(PyThreadState, what_event) == offsetof(PyThreadState, tracing) + sizeof(int));
+
+struct LocalWords {  // of threading.local
+    PyObject* key = nullptr;
+    PyObject* sentinel = nullptr;
+};
+static_assert(offsetof(PyThreadState, threading_local_sentinel) == offsetof(PyThreadState, threading_local_key) + 8);
+
 struct Words : CommonWords {
     _PyInterpreterFrame* current_frame = nullptr;
     PyObject* current_exception = nullptr;
-    PyObject* threading_local_key = nullptr;
-    PyObject* threading_local_sentinel = nullptr;
+    LocalWords local;
     PyObject* asyncio_running_loop = nullptr;
     PyObject* previous_executor = nullptr;  // owned by whoever is entering or leaving optimized code on this stack
     int c_recursion_remaining = 0;
@@ -44,11 +51,9 @@ void save(Words& words, PyThreadState* tstate) noexcept {
     save_common(words, tstate);
     words.recursion_depth = tstate->py_recursion_limit - tstate->py_recursion_remaining;
     words.c_recursion_remaining = tstate->c_recursion_remaining;
-    words.event = tstate->what_event;
     words.current_frame = tstate->current_frame;
     words.current_exception = tstate->current_exception;
-    words.threading_local_key = tstate->threading_local_key;
-    words.threading_local_sentinel = tstate->threading_local_sentinel;
+    save_run(words.local, tstate->threading_local_key);
     words.previous_executor = tstate->previous_executor;
     words.asyncio_running_loop = running_loop(tstate);
 }
@@ -57,11 +62,9 @@ void load(const Words& words, PyThreadState* tstate) noexcept {
     load_common(words, tstate);
     tstate->py_recursion_remaining = tstate->py_recursion_limit - words.recursion_depth;
     tstate->c_recursion_remaining = words.c_recursion_remaining;
-    tstate->what_event = words.event;
     tstate->current_frame = words.current_frame;
     tstate->current_exception = words.current_exception;
-    tstate->threading_local_key = words.threading_local_key;
-    tstate->threading_local_sentinel = words.threading_local_sentinel;
+    load_run(words.local, tstate->threading_local_key);
     tstate->previous_executor = words.previous_executor;
     running_loop(tstate) = words.asyncio_running_loop;
 }
@@ -76,10 +79,11 @@ PyObject* handler_at(int number) { return _PyRuntime.signals.handlers[number].fu
 // A queue that is always empty in builds with a GIL follows the loop and a pointer: it points to itself.
 bool find_running_loop(PyThreadState* tstate) {
     running_loop_offset_ = static_cast<std::ptrdiff_t>(_PyRuntime.debug_offsets.thread_state.size);
-    constexpr std::ptrdiff_t kToQueue = offsetof(_PyThreadStateImpl, mem_free_queue) -
-                                        offsetof(_PyThreadStateImpl, asyncio_running_loop);
-    const bool plausible = running_loop_offset_ >= static_cast<std::ptrdiff_t>(sizeof(PyThreadState) - sizeof(void*)) &&
-                           running_loop_offset_ <= static_cast<std::ptrdiff_t>(sizeof(PyThreadState) + 4 * sizeof(void*));
+    constexpr std::ptrdiff_t kToQueue =
+        offsetof(_PyThreadStateImpl, mem_free_queue) - offsetof(_PyThreadStateImpl, asyncio_running_loop);
+    const bool plausible =
+        running_loop_offset_ >= static_cast<std::ptrdiff_t>(sizeof(PyThreadState) - sizeof(void*)) &&
+        running_loop_offset_ <= static_cast<std::ptrdiff_t>(sizeof(PyThreadState) + 4 * sizeof(void*));
     if (!plausible) return check_fields({{"asyncio's running loop", false}});
     auto* queue = reinterpret_cast<llist_node*>(reinterpret_cast<char*>(tstate) + running_loop_offset_ + kToQueue);
     return check_fields({{"asyncio's running loop", queue->next == queue && queue->prev == queue}});
@@ -112,7 +116,7 @@ void prepare(SavedState& state, const ThreadRecord&, void* chunk, std::size_t ch
              std::byte* c_stack_base, unsigned long identity, PyObject* context) noexcept {
     Words& words = *new (state.bytes) Words{};
     prepare_common(words, chunk, chunk_bytes, identity, context);
-    words.event = -1;
+    words.tracing.event = -1;
     words.c_recursion_remaining =
         static_cast<int>(c_recursion_units(static_cast<std::size_t>(c_stack_base - c_stack_limit)));
 }
@@ -154,16 +158,16 @@ void abandon(SavedState& state) noexcept {
     abandon_common(words);
     clear_slot(words.current_exception);
     clear_slot(words.asyncio_running_loop);
-    clear_slot(words.threading_local_key);
-    clear_slot(words.threading_local_sentinel);
+    clear_slot(words.local.key);
+    clear_slot(words.local.sentinel);
 }
 
 int traverse(const SavedState& state, visitproc visit, void* arg) {
     const Words& words = words_of<Words>(state);
     Py_VISIT(words.current_exception);
     Py_VISIT(words.asyncio_running_loop);
-    Py_VISIT(words.threading_local_key);
-    Py_VISIT(words.threading_local_sentinel);
+    Py_VISIT(words.local.key);
+    Py_VISIT(words.local.sentinel);
     if (const int result = visit_common(words, visit, arg)) return result;
     return visit_frames<Frames>(words.current_frame, visit, arg);
 }
@@ -183,7 +187,12 @@ void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) no
     set_pending_raise(thread.tstate, words_of<Words>(state).pending_raise, exception);
 }
 
-PyThreadState* attached_thread_state() noexcept { return PyThreadState_GetUnchecked(); }
+bool is_attached(const ThreadRecord& thread) noexcept { return PyThreadState_GetUnchecked() == thread.tstate; }
+
+bool runs_other_interpreter(const ThreadRecord& thread) noexcept {
+    const PyThreadState* attached = PyThreadState_GetUnchecked();
+    return attached != nullptr && attached != thread.tstate;
+}
 bool may_run_python() noexcept { return !Py_IsFinalizing(); }
 bool signal_tripped() noexcept { return tripped_ == nullptr || *tripped_ != 0; }
 std::size_t c_recursion_budget(std::size_t stack_bytes) noexcept { return c_recursion_units(stack_bytes); }

@@ -1,7 +1,7 @@
 // The interpreter state of a fiber on CPython 3.14.
 //
-// Particular to 3.14: the interpreter knows where the C stack lies, by addresses; asyncio keeps its running loop and task
-// behind the public thread state; slots of frames are tagged references; with the JIT, the thread state's
+// Particular to 3.14: the interpreter knows where the C stack lies, by addresses; asyncio keeps its running loop and
+// task behind the public thread state; slots of frames are tagged references; with the JIT, the thread state's
 // current_executor keeps the running machine code alive, and nobody looks for it in suspended fibers.
 // Invariant: a suspended fiber holds a strong reference to its current_executor until it has continued.
 #include "interpreter/frame_chain.hpp"
@@ -15,13 +15,26 @@ namespace culm::interpreter {
 
 namespace {
 
+static_assert(offsetof(PyThreadState, what_event) == offsetof(PyThreadState, tracing) + sizeof(int));
+
+struct LocalWords {  // of threading.local
+    PyObject* key = nullptr;
+    PyObject* sentinel = nullptr;
+};
+static_assert(offsetof(PyThreadState, threading_local_sentinel) == offsetof(PyThreadState, threading_local_key) + 8);
+
+struct AsyncioWords {
+    PyObject* running_loop = nullptr;
+    PyObject* running_task = nullptr;
+};
+static_assert(offsetof(_PyThreadStateImpl, asyncio_running_task) ==
+              offsetof(_PyThreadStateImpl, asyncio_running_loop) + 8);
+
 struct Words : CommonWords {
     _PyInterpreterFrame* current_frame = nullptr;
     PyObject* current_exception = nullptr;
-    PyObject* threading_local_key = nullptr;
-    PyObject* threading_local_sentinel = nullptr;
-    PyObject* asyncio_running_loop = nullptr;
-    PyObject* asyncio_running_task = nullptr;
+    LocalWords local;
+    AsyncioWords asyncio;
     PyObject* current_executor = nullptr;  // strong while suspended
     StackProtection stack_protection;
     bool defers_deallocation = false;  // the stack is too small for the interpreter to catch up with what it deferred
@@ -34,30 +47,24 @@ const volatile int* tripped_ = nullptr;
 void save(Words& words, PyThreadState* tstate) noexcept {
     save_common(words, tstate);
     words.recursion_depth = tstate->py_recursion_limit - tstate->py_recursion_remaining;
-    words.event = tstate->what_event;
     words.current_frame = tstate->current_frame;
     words.current_exception = tstate->current_exception;
-    words.threading_local_key = tstate->threading_local_key;
-    words.threading_local_sentinel = tstate->threading_local_sentinel;
+    save_run(words.local, tstate->threading_local_key);
     words.current_executor = Py_XNewRef(tstate->current_executor);
     const _PyThreadStateImpl* shifted = shifted_thread_state(tstate);
-    words.asyncio_running_loop = shifted->asyncio_running_loop;
-    words.asyncio_running_task = shifted->asyncio_running_task;
+    save_run(words.asyncio, shifted->asyncio_running_loop);
     save_stack_protection(words.stack_protection, shifted);
 }
 
 void load(const Words& words, PyThreadState* tstate) noexcept {
     load_common(words, tstate);
     tstate->py_recursion_remaining = tstate->py_recursion_limit - words.recursion_depth;
-    tstate->what_event = words.event;
     tstate->current_frame = words.current_frame;
     tstate->current_exception = words.current_exception;
-    tstate->threading_local_key = words.threading_local_key;
-    tstate->threading_local_sentinel = words.threading_local_sentinel;
+    load_run(words.local, tstate->threading_local_key);
     tstate->current_executor = words.current_executor;
     _PyThreadStateImpl* shifted = shifted_thread_state(tstate);
-    shifted->asyncio_running_loop = words.asyncio_running_loop;
-    shifted->asyncio_running_task = words.asyncio_running_task;
+    load_run(words.asyncio, shifted->asyncio_running_loop);
     load_stack_protection(words.stack_protection, shifted);
 }
 
@@ -70,7 +77,8 @@ PyObject* handler_at(int number) { return _PyRuntime.signals.handlers[number].fu
 
 // 3.14.4 and later append a cached chunk to the thread state.
 bool caches_chunk() {
-    constexpr std::size_t kWithout = offsetof(PyThreadState, remote_debugger_support) + sizeof(_PyRemoteDebuggerSupport);
+    constexpr std::size_t kWithout =
+        offsetof(PyThreadState, remote_debugger_support) + sizeof(_PyRemoteDebuggerSupport);
     return _PyRuntime.debug_offsets.thread_state.size >= kWithout + sizeof(void*);
 }
 
@@ -99,7 +107,7 @@ void prepare(SavedState& state, const ThreadRecord&, void* chunk, std::size_t ch
              std::byte* c_stack_base, unsigned long identity, PyObject* context) noexcept {
     Words& words = *new (state.bytes) Words{};
     prepare_common(words, chunk, chunk_bytes, identity, context);
-    words.event = -1;
+    words.tracing.event = -1;
     words.stack_protection = stack_protection_for(c_stack_limit, c_stack_base);
     words.defers_deallocation = static_cast<std::size_t>(c_stack_base - c_stack_limit) < deallocation_needs_bytes();
 }
@@ -146,21 +154,21 @@ void abandon(SavedState& state) noexcept {
     let_go_frames<Frames>(words.current_frame);
     abandon_common(words);
     clear_slot(words.current_exception);
-    clear_slot(words.asyncio_running_loop);
-    clear_slot(words.asyncio_running_task);
+    clear_slot(words.asyncio.running_loop);
+    clear_slot(words.asyncio.running_task);
     clear_slot(words.current_executor);
-    clear_slot(words.threading_local_key);
-    clear_slot(words.threading_local_sentinel);
+    clear_slot(words.local.key);
+    clear_slot(words.local.sentinel);
 }
 
 int traverse(const SavedState& state, visitproc visit, void* arg) {
     const Words& words = words_of<Words>(state);
     Py_VISIT(words.current_exception);
-    Py_VISIT(words.asyncio_running_loop);
-    Py_VISIT(words.asyncio_running_task);
+    Py_VISIT(words.asyncio.running_loop);
+    Py_VISIT(words.asyncio.running_task);
     Py_VISIT(words.current_executor);
-    Py_VISIT(words.threading_local_key);
-    Py_VISIT(words.threading_local_sentinel);
+    Py_VISIT(words.local.key);
+    Py_VISIT(words.local.sentinel);
     if (const int result = visit_common(words, visit, arg)) return result;
     return visit_frames<Frames>(words.current_frame, visit, arg);
 }
@@ -180,7 +188,12 @@ void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) no
     set_pending_raise(thread.tstate, words_of<Words>(state).pending_raise, exception);
 }
 
-PyThreadState* attached_thread_state() noexcept { return PyThreadState_GetUnchecked(); }
+bool is_attached(const ThreadRecord& thread) noexcept { return PyThreadState_GetUnchecked() == thread.tstate; }
+
+bool runs_other_interpreter(const ThreadRecord& thread) noexcept {
+    const PyThreadState* attached = PyThreadState_GetUnchecked();
+    return attached != nullptr && attached != thread.tstate;
+}
 bool may_run_python() noexcept { return !Py_IsFinalizing(); }
 bool signal_tripped() noexcept { return tripped_ == nullptr || *tripped_ != 0; }
 std::size_t c_recursion_budget(std::size_t) noexcept { return 0; }

@@ -1,9 +1,9 @@
 // Root chunks, and the cache of freed chunks in front of the object arena allocator.
 //
 // The allocator is shared by all interpreters of the process, and those with a GIL of their own call it at the same
-// time. Whoever finds the cache busy passes it by, so that nobody waits for it, not even in the child of a fork that was
-// made while another thread held it.
-// Invariant: the cache holds at most kCachedChunksMax blocks, all of kChunkBytes, all from the allocator below.
+// time. Whoever finds the cache busy passes it by, so that nobody waits for it, not even in the child of a fork that
+// was made while another thread held it. Invariant: the cache holds at most kCachedChunksMax blocks, all of
+// kChunkBytes, all from the allocator below.
 #include "interpreter/data_stack.hpp"
 
 #include <atomic>
@@ -13,7 +13,8 @@ namespace culm::interpreter {
 
 namespace {
 
-// _PyStackChunk's size when the interpreter allocates it, unless one frame needs more. Arenas proper are 256 KB or 1 MB.
+// _PyStackChunk's size when the interpreter allocates it, unless one frame needs more. Arenas proper are 256 KB or 1
+// MB.
 constexpr std::size_t kChunkBytes = 16 * 1024;
 constexpr std::size_t kCachedChunksMax = 256;  // 4 MB
 

@@ -16,8 +16,8 @@
 namespace culm::interpreter {
 
 // Installs, once per process, an arena allocator in front of the present one that keeps freed 16 KB blocks. Versions
-// without a chunk cached per thread otherwise call mmap and munmap each time that a call crosses the end of a chunk, and
-// a small root chunk makes that common. It is never taken out again.
+// without a chunk cached per thread otherwise call mmap and munmap each time that a call crosses the end of a chunk,
+// and a small root chunk makes that common. It is never taken out again.
 void install_chunk_cache() noexcept;
 
 // Turns `bytes` of memory at `memory` into a root chunk, empty.

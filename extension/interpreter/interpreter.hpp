@@ -1,8 +1,8 @@
 // The only door to CPython's internals: one file per minor version implements it, chosen by CMake.
 //
 // A fiber's interpreter state is a dozen words of the OS thread's PyThreadState, saved and loaded at each switch. The
-// saved words (SavedState) and the fiber's first data-stack chunk (its Python frames) lie near the base of its stack, so
-// that one page holds a whole parked fiber.
+// saved words (SavedState) and the fiber's first data-stack chunk (its Python frames) lie near the base of its stack,
+// so that one page holds a whole parked fiber.
 //
 //   stack base | colour | SavedState | data-stack chunk | C stack grows down ...
 //
@@ -26,7 +26,7 @@ struct alignas(16) SavedState {
 // What is the same for all fibers of one OS thread.
 struct ThreadRecord {
     PyThreadState* tstate = nullptr;
-    unsigned long identity = 0;            // pthread_self() of the thread
+    unsigned long identity = 0;                 // pthread_self() of the thread
     unsigned long* main_thread_slot = nullptr;  // _PyRuntime.main_thread if this is the main thread, else a dummy
     unsigned long dummy_slot = 0;
 };
@@ -45,7 +45,8 @@ bool adopt_thread(ThreadRecord& thread);
 void adopt_thread_after_fork(ThreadRecord& thread) noexcept;
 
 // A new fiber that has not run: frames none, exception none, recursion depth 0, tracing as a new thread's, its own
-// threading.local values. `context` is a contextvars context (stolen) or null. The C stack is [c_stack_limit, c_stack_base).
+// threading.local values. `context` is a contextvars context (stolen) or null. The C stack is [c_stack_limit,
+// c_stack_base).
 void prepare(SavedState& state, const ThreadRecord& thread, void* chunk, std::size_t chunk_bytes,
              std::byte* c_stack_limit, std::byte* c_stack_base, unsigned long identity, PyObject* context) noexcept;
 // The thread's own flow of control; filled in by the first switch away from it.
@@ -71,8 +72,10 @@ PyObject* suspended_frame(ThreadRecord& thread, SavedState& state);
 // loop, and only in this fiber: if the fiber is switched away first, it travels with it. Null withdraws it.
 void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) noexcept;
 
-// The calling thread's PyThreadState if it is attached (holds the GIL), else null. About 1 ns.
-PyThreadState* attached_thread_state() noexcept;
+// The calling thread, whose record this is, holds the GIL with the thread state that its fibers share. About 1 ns.
+bool is_attached(const ThreadRecord& thread) noexcept;
+// It holds the GIL with another thread state: that of a sub-interpreter.
+bool runs_other_interpreter(const ThreadRecord& thread) noexcept;
 
 // The running fiber has a contextvars context to inherit.
 bool has_context(const ThreadRecord& thread) noexcept;

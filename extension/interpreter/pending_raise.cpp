@@ -27,17 +27,16 @@ private:
 
 PyObject* return_self(PyObject* self, PyObject*, PyObject*) { return Py_NewRef(self); }
 
-PyMethodDef construct_delivered = {
-    "__new__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(return_self)), METH_VARARGS | METH_KEYWORDS,
-    "The exception that is being delivered."};
+PyMethodDef construct_delivered = {"__new__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(return_self)),
+                                   METH_VARARGS | METH_KEYWORDS, "The exception that is being delivered."};
 
-// A subclass of `base` whose construction yields `instance`: __new__ is a builtin bound to the instance. It derives from
-// the instance's own class because 3.11 shows C code the class before it constructs.
+// A subclass of `base` whose construction yields `instance`: __new__ is a builtin bound to the instance. It derives
+// from the instance's own class because 3.11 shows C code the class before it constructs.
 PyObject* make_delivery_class(PyObject* instance, PyTypeObject* base) {
     PyObject* constructor = PyCFunction_New(&construct_delivered, instance);
     if (constructor == nullptr) return nullptr;
-    PyObject* made = PyObject_CallFunction(reinterpret_cast<PyObject*>(&PyType_Type), "s(O){sN}", Py_TYPE(instance)->tp_name,
-                                           base, "__new__", constructor);
+    PyObject* made = PyObject_CallFunction(reinterpret_cast<PyObject*>(&PyType_Type), "s(O){sN}",
+                                           Py_TYPE(instance)->tp_name, base, "__new__", constructor);
     return made;
 }
 
@@ -72,7 +71,8 @@ void withdraw(PyThreadState* tstate, PendingRaise& pending) noexcept {
 }  // namespace
 
 void resume_pending_raise(PyThreadState* tstate, PendingRaise& pending) noexcept {
-    if (pending.exception == nullptr) [[likely]] return;
+    if (pending.exception == nullptr) [[likely]]
+        return;
     if (!pending.taken) {
         if (tstate->async_exc != pending.exception) drop_pending_raise(pending);
         return;

@@ -18,7 +18,8 @@ struct PendingRaise {
 
 // In switch_state, for the fiber that is left.
 inline void take_pending_raise(PyThreadState* tstate, PendingRaise& pending) noexcept {
-    if (pending.exception == nullptr) [[likely]] return;
+    if (pending.exception == nullptr) [[likely]]
+        return;
     if (pending.taken || tstate->async_exc != pending.exception) return;
     tstate->async_exc = nullptr;
     pending.taken = true;

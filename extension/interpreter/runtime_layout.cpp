@@ -55,8 +55,9 @@ bool chunk_matches(PyThreadState* tstate) {
 
 bool check_version() {
     if ((Py_Version >> 16) == (PY_VERSION_HEX >> 16)) return true;
-    PyErr_Format(PyExc_ImportError, "culm was built for CPython %d.%d and cannot run in %s: install it for that version",
-                 PY_MAJOR_VERSION, PY_MINOR_VERSION, Py_GetVersion());
+    PyErr_Format(PyExc_ImportError,
+                 "culm was built for CPython %d.%d and cannot run in %s: install it for that version", PY_MAJOR_VERSION,
+                 PY_MINOR_VERSION, Py_GetVersion());
     return false;
 }
 
@@ -91,7 +92,8 @@ bool find_main_thread_slot() {
     if (main_thread_slot_ != nullptr) return true;
     const unsigned long identity = main_thread_identity();
     if (identity == 0 && PyErr_Occurred() != nullptr) return false;
-    main_thread_slot_ = _PyRuntime.main_thread == identity ? &_PyRuntime.main_thread : search_main_thread_slot(identity);
+    main_thread_slot_ =
+        _PyRuntime.main_thread == identity ? &_PyRuntime.main_thread : search_main_thread_slot(identity);
     return check_fields({{"_PyRuntime.main_thread", main_thread_slot_ != nullptr}});
 }
 

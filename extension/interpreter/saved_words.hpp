@@ -7,6 +7,9 @@
 #pragma once
 
 #include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <new>
 #include <type_traits>
 
@@ -16,24 +19,50 @@
 
 namespace culm::interpreter {
 
+// Neighbours in the thread state are neighbours here and copied together: what a switch costs is the number of stores.
+struct HandlingWords {
+    _PyErr_StackItem* exc_info = nullptr;
+    PyObject* dict = nullptr;  // PyThreadState_GetDict(): ctypes' errno, repr's guard, threading.local up to 3.12
+};
+struct TracingWords {
+    int tracing = 0;
+    int event = 0;  // what a trace function of this fiber is being told of
+};
+struct AsyncGenWords {
+    std::intptr_t coroutine_origin_tracking_depth = 0;  // an int and what follows it
+    PyObject* firstiter = nullptr;
+    PyObject* finalizer = nullptr;
+};
+static_assert(offsetof(PyThreadState, dict) == offsetof(PyThreadState, exc_info) + 8);
+static_assert(offsetof(PyThreadState, async_gen_firstiter) ==
+              offsetof(PyThreadState, coroutine_origin_tracking_depth) + 8);
+static_assert(offsetof(PyThreadState, async_gen_finalizer) == offsetof(PyThreadState, async_gen_firstiter) + 8);
+
 struct CommonWords {
     _PyStackChunk* datastack_chunk = nullptr;
     PyObject** datastack_top = nullptr;
     PyObject** datastack_limit = nullptr;
-    _PyErr_StackItem* exc_info = nullptr;
-    PyObject* dict = nullptr;  // PyThreadState_GetDict(): ctypes' errno, repr's guard, threading.local up to 3.12
-    PyObject* async_gen_firstiter = nullptr;
-    PyObject* async_gen_finalizer = nullptr;
     PyObject* context = nullptr;
-    int coroutine_origin_tracking_depth = 0;
+    HandlingWords handling;
+    AsyncGenWords async_gen;
+    TracingWords tracing;
     int recursion_depth = 0;  // limit - remaining, so that sys.setrecursionlimit holds for suspended fibers too
-    int tracing = 0;
-    int event = 0;  // the event that a trace function of this fiber is being told of
     unsigned long identity = 0;
     PendingRaise pending_raise;
-    _PyErr_StackItem exc_item{};          // bottom of the chain that exc_info starts; the main flow uses the thread's own
+    _PyErr_StackItem exc_item{};  // bottom of the chain that exc_info starts; the main flow uses the thread's own
     _PyStackChunk* root_chunk = nullptr;  // in the fiber's stack; null for the main flow
 };
+
+// Copies a run of neighbours. `first` is the first field of the run in the thread state.
+template <class Run, class Field>
+[[gnu::always_inline]] inline void save_run(Run& run, const Field& first) noexcept {
+    static_assert(std::is_trivially_copyable_v<Run>);
+    std::memcpy(&run, reinterpret_cast<const char*>(&first), sizeof(Run));
+}
+template <class Run, class Field>
+[[gnu::always_inline]] inline void load_run(const Run& run, Field& first) noexcept {
+    std::memcpy(reinterpret_cast<char*>(&first), &run, sizeof(Run));
+}
 
 template <class Words>
 Words& words_of(SavedState& state) noexcept {
@@ -55,7 +84,7 @@ inline void prepare_common(CommonWords& words, void* chunk, std::size_t chunk_by
     // The first word stays unused: a frame that starts at data[0] would make the interpreter free the chunk with it.
     words.datastack_top = &words.root_chunk->data[1];
     words.datastack_limit = reinterpret_cast<PyObject**>(static_cast<std::byte*>(chunk) + chunk_bytes);
-    words.exc_info = &words.exc_item;
+    words.handling.exc_info = &words.exc_item;
     words.identity = identity;
     words.context = context;
 }
@@ -64,13 +93,10 @@ inline void prepare_common(CommonWords& words, void* chunk, std::size_t chunk_by
     words.datastack_chunk = tstate->datastack_chunk;
     words.datastack_top = tstate->datastack_top;
     words.datastack_limit = tstate->datastack_limit;
-    words.exc_info = tstate->exc_info;
-    words.dict = tstate->dict;
-    words.async_gen_firstiter = tstate->async_gen_firstiter;
-    words.async_gen_finalizer = tstate->async_gen_finalizer;
     words.context = tstate->context;
-    words.coroutine_origin_tracking_depth = tstate->coroutine_origin_tracking_depth;
-    words.tracing = tstate->tracing;
+    save_run(words.handling, tstate->exc_info);
+    save_run(words.async_gen, tstate->coroutine_origin_tracking_depth);
+    save_run(words.tracing, tstate->tracing);
     take_pending_raise(tstate, words.pending_raise);
 }
 
@@ -79,16 +105,13 @@ inline void prepare_common(CommonWords& words, void* chunk, std::size_t chunk_by
     tstate->datastack_chunk = words.datastack_chunk;
     tstate->datastack_top = words.datastack_top;
     tstate->datastack_limit = words.datastack_limit;
-    tstate->exc_info = words.exc_info;
-    tstate->dict = words.dict;
-    tstate->async_gen_firstiter = words.async_gen_firstiter;
-    tstate->async_gen_finalizer = words.async_gen_finalizer;
     if (tstate->context != words.context) {
         tstate->context = words.context;
         ++tstate->context_ver;  // values cached in ContextVars are the other fiber's
     }
-    tstate->coroutine_origin_tracking_depth = words.coroutine_origin_tracking_depth;
-    tstate->tracing = words.tracing;
+    load_run(words.handling, tstate->exc_info);
+    load_run(words.async_gen, tstate->coroutine_origin_tracking_depth);
+    load_run(words.tracing, tstate->tracing);
 }
 
 // Takes the reference out of the slot before it is dropped, because dropping may run Python that looks at the slot.
@@ -124,18 +147,18 @@ inline void abandon_common(CommonWords& words) {
     }
     drop_pending_raise(words.pending_raise);
     clear_slot(words.exc_item.exc_value);
-    clear_slot(words.async_gen_firstiter);
-    clear_slot(words.async_gen_finalizer);
+    clear_slot(words.async_gen.firstiter);
+    clear_slot(words.async_gen.finalizer);
     clear_slot(words.context);
-    clear_slot(words.dict);
+    clear_slot(words.handling.dict);
 }
 
 inline int visit_common(const CommonWords& words, visitproc visit, void* arg) {
     Py_VISIT(words.exc_item.exc_value);  // the items above it belong to generators, which visit their own
-    Py_VISIT(words.async_gen_firstiter);
-    Py_VISIT(words.async_gen_finalizer);
+    Py_VISIT(words.async_gen.firstiter);
+    Py_VISIT(words.async_gen.finalizer);
     Py_VISIT(words.context);
-    Py_VISIT(words.dict);
+    Py_VISIT(words.handling.dict);
     return visit_pending_raise(words.pending_raise, visit, arg);
 }
 

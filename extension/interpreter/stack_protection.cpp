@@ -14,8 +14,8 @@ namespace culm::interpreter {
 
 namespace {
 
-// The members after `base` have moved by one word so far; this many words each way are looked at. All of them lie inside
-// the thread state, whose tail is longer.
+// The members after `base` have moved by one word so far; this many words each way are looked at. All of them lie
+// inside the thread state, whose tail is longer.
 constexpr std::ptrdiff_t kShiftWordsMax = 6;
 constexpr std::size_t kTrialBytes[2] = {std::size_t{1} << 20, std::size_t{2} << 20};
 
@@ -35,7 +35,8 @@ struct Trial {
 };
 
 bool apply(PyThreadState* tstate, Trial& trial) {
-    if (PyUnstable_ThreadState_SetStackProtection(tstate, reinterpret_cast<void*>(trial.limit), trial.bytes) != 0) return false;
+    if (PyUnstable_ThreadState_SetStackProtection(tstate, reinterpret_cast<void*>(trial.limit), trial.bytes) != 0)
+        return false;
     save_stack_protection(trial.set, shifted_thread_state(tstate));
     return true;
 }
@@ -65,7 +66,8 @@ bool derive_rule(const Trial& small, const Trial& large) {
 
 bool run_trials(PyThreadState* tstate) {
     const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)) & ~std::uintptr_t{4095};
-    Trial trials[2] = {{here - kTrialBytes[0] * 3 / 4, kTrialBytes[0]}, {here - kTrialBytes[1] * 3 / 4, kTrialBytes[1]}};
+    Trial trials[2] = {{here - kTrialBytes[0] * 3 / 4, kTrialBytes[0]},
+                       {here - kTrialBytes[1] * 3 / 4, kTrialBytes[1]}};
     if (!apply(tstate, trials[0])) return false;
     const std::ptrdiff_t shift = search(tstate, trials[0]);
     if (shift > kShiftWordsMax) return false;
@@ -100,8 +102,8 @@ StackProtection stack_protection_for(const std::byte* limit, const std::byte* ba
 }
 
 // The interpreter destroys what it deferred only with four margins left above the soft limit; one for the caller. With
-// less than two left, `except (A, B)` does not match either: on a stack of 64 KB that is everywhere, so stacks below this
-// size keep a quarter as reserve, not two margins.
+// less than two left, `except (A, B)` does not match either: on a stack of 64 KB that is everywhere, so stacks below
+// this size keep a quarter as reserve, not two margins.
 std::size_t deallocation_needs_bytes() noexcept { return 7 * margin_bytes_; }
 
 }  // namespace culm::interpreter

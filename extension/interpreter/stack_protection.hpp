@@ -7,7 +7,9 @@
 // Invariant: after calibrate() the words of the calling thread are what they were before.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "interpreter/cpython_headers.hpp"
 
@@ -36,16 +38,17 @@ inline _PyThreadStateImpl* shifted_thread_state(PyThreadState* tstate) noexcept 
     return reinterpret_cast<_PyThreadStateImpl*>(reinterpret_cast<char*>(tstate) + thread_state_shift);
 }
 
-[[gnu::always_inline]] inline void save_stack_protection(StackProtection& words, const _PyThreadStateImpl* tstate) noexcept {
-    words.top = tstate->c_stack_top;
-    words.soft_limit = tstate->c_stack_soft_limit;
-    words.hard_limit = tstate->c_stack_hard_limit;
+static_assert(offsetof(_PyThreadStateImpl, c_stack_soft_limit) == offsetof(_PyThreadStateImpl, c_stack_top) + 8);
+static_assert(offsetof(_PyThreadStateImpl, c_stack_hard_limit) == offsetof(_PyThreadStateImpl, c_stack_top) + 16);
+
+[[gnu::always_inline]] inline void save_stack_protection(StackProtection& words,
+                                                         const _PyThreadStateImpl* tstate) noexcept {
+    std::memcpy(static_cast<void*>(&words), &tstate->c_stack_top, sizeof(words));
 }
 
-[[gnu::always_inline]] inline void load_stack_protection(const StackProtection& words, _PyThreadStateImpl* tstate) noexcept {
-    tstate->c_stack_top = words.top;
-    tstate->c_stack_soft_limit = words.soft_limit;
-    tstate->c_stack_hard_limit = words.hard_limit;
+[[gnu::always_inline]] inline void load_stack_protection(const StackProtection& words,
+                                                         _PyThreadStateImpl* tstate) noexcept {
+    std::memcpy(&tstate->c_stack_top, &words, sizeof(words));
 }
 
 }  // namespace culm::interpreter

@@ -1,6 +1,7 @@
 // The smallest fiber that exercises extension/interpreter: resume and park, like a coroutine, on core's contexts.
 //
-// Invariant: of all probes of a thread exactly one, or the thread's own flow of control, has its words in the thread state.
+// Invariant: of all probes of a thread exactly one, or the thread's own flow of control, has its words in the thread
+// state.
 #pragma once
 
 #include <Python.h>
@@ -20,15 +21,14 @@ enum class Phase : unsigned char {
 };
 
 struct PyProbe {
-    PyObject_HEAD
-    Context context;
+    PyObject_HEAD Context context;
     Stack stack;
     interpreter::SavedState* state;
-    PyProbe* resumer;      // who continues when this one parks or ends; null: the main flow. Borrowed
+    PyProbe* resumer;  // who continues when this one parks or ends; null: the main flow. Borrowed
     PyObject* function;
-    PyObject* inherited;   // contextvars context to start with, or null
-    PyObject* transferred; // value handed over by the switch in progress
-    PyObject* exception;   // to be raised where this one continues
+    PyObject* inherited;    // contextvars context to start with, or null
+    PyObject* transferred;  // value handed over by the switch in progress
+    PyObject* exception;    // to be raised where this one continues
     unsigned long identity;
     StackClass size_class;
     Phase phase;

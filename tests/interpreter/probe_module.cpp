@@ -14,8 +14,8 @@ PyObject* probe_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
     PyObject *function, *context = nullptr;
     Py_ssize_t stack_bytes = 256 << 10;
     unsigned long identity = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|nOk", const_cast<char**>(names), &function, &stack_bytes, &context,
-                                     &identity)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|nOk", const_cast<char**>(names), &function, &stack_bytes,
+                                     &context, &identity)) {
         return nullptr;
     }
     const Result<StackClass> size_class = stack_class_for(static_cast<std::size_t>(stack_bytes));
@@ -111,15 +111,17 @@ PyObject* function_raise_soon(PyObject*, PyObject* exception) {
     Py_RETURN_NONE;
 }
 
-PyObject* main_thread_identity(PyObject*, PyObject*) { return PyLong_FromUnsignedLong(*host()->record.main_thread_slot); }
+PyObject* main_thread_identity(PyObject*, PyObject*) {
+    return PyLong_FromUnsignedLong(*host()->record.main_thread_slot);
+}
 PyObject* signal_tripped(PyObject*, PyObject*) { return PyBool_FromLong(interpreter::signal_tripped()); }
 PyObject* budget(PyObject*, PyObject* bytes) {
     return PyLong_FromSize_t(interpreter::c_recursion_budget(PyLong_AsSize_t(bytes)));
 }
 PyObject* arena_statistics(PyObject*, PyObject*) {
     const interpreter::ArenaStatistics statistics = interpreter::arena_statistics();
-    return Py_BuildValue("{sNsnsnsn}", "installed", PyBool_FromLong(statistics.installed), "hits", statistics.hits, "misses",
-                         statistics.misses, "cached", statistics.cached);
+    return Py_BuildValue("{sNsnsnsn}", "installed", PyBool_FromLong(statistics.installed), "hits", statistics.hits,
+                         "misses", statistics.misses, "cached", statistics.cached);
 }
 
 // Nanoseconds of one switch_state, from the main flow's words to a parked probe's and back.
@@ -163,8 +165,8 @@ PyMethodDef functions[] = {{"park", function_park, METH_VARARGS, "Suspend the ru
                            {"time_switch_state", time_switch_state, METH_VARARGS, "Nanoseconds of a switch_state."},
                            {}};
 
-PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_interpreter_probe", nullptr, -1, functions, nullptr, nullptr, nullptr,
-                          nullptr};
+PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_interpreter_probe", nullptr, -1, functions, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace
 
