@@ -6,6 +6,10 @@
 //
 //   stack base | colour | SavedState | data-stack chunk | C stack grows down ...
 //
+// Limits: from 3.12 on, code on a suspended stack keeps the instrumentation that it had when a trace or monitoring
+// function was set or removed, until its function is called again (Py_DEBUG builds assert on it). With the JIT of 3.14
+// turned on, which keeps its buffers on the stack, 64 KB are too little.
+//
 // Invariant: switch_state allocates nothing, raises nothing, runs no Python code and drops no reference.
 #pragma once
 
