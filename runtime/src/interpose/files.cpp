@@ -107,7 +107,6 @@ ssize_t write_waiting(Scheduler& scheduler, int fd, Kind kind, const iovec* vect
                 const ssize_t done = try_write(fd, vectors, count, nowait);
                 if (done >= 0 || !lacks_nowait(errno)) return done;
             }
-            // Without RWF_NOWAIT the size limits what a call can block; the kernel knows better for O_NONBLOCK.
             iovec window[VectorCursor::kWindow];
             const int used = cursor.window(window, nowait ? SIZE_MAX : chunk_bytes(kind));
             const ssize_t done = try_write(fd, window, used, nowait);
@@ -137,10 +136,12 @@ ssize_t read_vectors(Scheduler& scheduler, int fd, const iovec* vectors, int cou
     msghdr message{};
     message.msg_iov = const_cast<iovec*>(vectors);
     message.msg_iovlen = static_cast<std::size_t>(count);
+    const int errno_before = errno;
     const ssize_t got = receive_message(scheduler, fd, message, 0);
     if (got >= 0 || errno != ENOTSOCK) return got;
     descriptors::note_socket(fd, false);
     kind = kind_of(fd);
+    errno = errno_before;
     if (kind == Kind::kStraight || kind == Kind::kSocket) return real.readv(fd, vectors, count);
     return read_waiting(scheduler, fd, vectors, count);
 }
@@ -150,10 +151,12 @@ ssize_t write_vectors(Scheduler& scheduler, int fd, const iovec* vectors, int co
     msghdr message{};
     message.msg_iov = const_cast<iovec*>(vectors);
     message.msg_iovlen = static_cast<std::size_t>(count);
+    const int errno_before = errno;
     const ssize_t sent = send_message(scheduler, fd, message, 0);
     if (sent >= 0 || errno != ENOTSOCK) return sent;
     descriptors::note_socket(fd, false);
     kind = kind_of(fd);
+    errno = errno_before;
     if (kind == Kind::kStraight || kind == Kind::kSocket) return real.writev(fd, vectors, count);
     return write_waiting(scheduler, fd, kind, vectors, count);
 }

@@ -48,8 +48,9 @@ TEST_CASE("accept parks until a connection comes, and the listener seems to bloc
     socklen_t length = sizeof peer;
     Outcome accepted;
     SUBCASE("accept") {
-        accepted = parked_until([&] { return victim().accept(listener.fd, reinterpret_cast<sockaddr*>(&peer), &length); },
-                                [&] { client = listener.connected(); });
+        accepted =
+            parked_until([&] { return victim().accept(listener.fd, reinterpret_cast<sockaddr*>(&peer), &length); },
+                         [&] { client = listener.connected(); });
     }
     SUBCASE("accept4") {
         accepted = parked_until(
@@ -236,7 +237,8 @@ TEST_CASE("connect parks while a full backlog leaves it unanswered") {
                                    [&] {
                                        for (std::size_t i = 0; i < waiting.size(); ++i) {
                                            pollfd look{listener.fd, POLLIN, 0};
-                                           if (::poll(&look, 1, 0) == 1) ::close(::accept(listener.fd, nullptr, nullptr));
+                                           if (::poll(&look, 1, 0) == 1)
+                                               ::close(::accept(listener.fd, nullptr, nullptr));
                                        }
                                        waiting.clear();
                                    }),

@@ -1,5 +1,5 @@
-// Objects that are loaded after install() are patched before anything in them can be called; those that are unloaded are
-// forgotten; the caller's search path still decides what dlopen finds.
+// Objects that are loaded after install() are patched before anything in them can be called; those that are unloaded
+// are forgotten; the caller's search path still decides what dlopen finds.
 #include <string>
 
 #include "harness.hpp"
@@ -23,7 +23,7 @@ TEST_CASE("a library opened by a patched library is patched when dlsym returns")
     void* library = calls.dlopen(CULM_VICTIM_NOW, RTLD_NOW);
     REQUIRE(library != nullptr);
     auto get = reinterpret_cast<VictimCallsFunction>(calls.dlsym(library, "victim_calls"));
-    REQUIRE(get != nullptr);
+    REQUIRE((get != nullptr));
     CHECK(patched(library, "recv"));
     CHECK(patched(library, "pthread_mutex_lock"));
     CHECK_FALSE(patched(library, "sem_wait"));

@@ -209,14 +209,20 @@ TEST_CASE("a blocking stream socket sends everything") {
         }
     });
     const long total = static_cast<long>(big.size());
-    SUBCASE("send") { CHECK_OUTCOME(observe([&] { return victim().send(pair.near, big.data(), big.size(), 0); }), total, kErrnoBefore); }
+    SUBCASE("send") {
+        CHECK_OUTCOME(observe([&] { return victim().send(pair.near, big.data(), big.size(), 0); }), total,
+                      kErrnoBefore);
+    }
     SUBCASE("sendto") {
         CHECK_OUTCOME(observe([&] { return victim().sendto(pair.near, big.data(), big.size(), 0, nullptr, 0); }), total,
                       kErrnoBefore);
     }
-    SUBCASE("write") { CHECK_OUTCOME(observe([&] { return victim().write(pair.near, big.data(), big.size()); }), total, kErrnoBefore); }
+    SUBCASE("write") {
+        CHECK_OUTCOME(observe([&] { return victim().write(pair.near, big.data(), big.size()); }), total, kErrnoBefore);
+    }
     SUBCASE("sendmsg") {
-        iovec parts[3] = {{big.data(), 1}, {big.data() + 1, 2 << 20}, {big.data() + 1 + (2 << 20), big.size() - 1 - (2 << 20)}};
+        iovec parts[3] = {
+            {big.data(), 1}, {big.data() + 1, 2 << 20}, {big.data() + 1 + (2 << 20), big.size() - 1 - (2 << 20)}};
         msghdr message{};
         message.msg_iov = parts;
         message.msg_iovlen = 3;
@@ -236,8 +242,8 @@ TEST_CASE("an error after progress gives the count, and no SIGPIPE until the nex
     action.sa_handler = [](int) { ++pipes; };
     ::sigaction(SIGPIPE, &action, &before);
     pipes = 0;
-    const Outcome partial = parked_until([&] { return victim().send(pair.near, big.data(), big.size(), 0); },
-                                         [&] { pair.far.reset(); });
+    const Outcome partial =
+        parked_until([&] { return victim().send(pair.near, big.data(), big.size(), 0); }, [&] { pair.far.reset(); });
     CHECK(partial.result > 0);
     CHECK(partial.result < static_cast<long>(big.size()));
     CHECK(partial.error == kErrnoBefore);
@@ -265,7 +271,8 @@ TEST_CASE("datagrams wait for room, also where readiness does not tell") {
     Descriptor sender(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     sockaddr_un name{};
     name.sun_family = AF_UNIX;
-    REQUIRE(::bind(receiver, reinterpret_cast<sockaddr*>(&name), sizeof(sa_family_t)) == 0);  // an abstract name of its own
+    REQUIRE(::bind(receiver, reinterpret_cast<sockaddr*>(&name), sizeof(sa_family_t)) ==
+            0);  // an abstract name of its own
     socklen_t length = sizeof name;
     REQUIRE(::getsockname(receiver, reinterpret_cast<sockaddr*>(&name), &length) == 0);
     const auto* to = reinterpret_cast<const sockaddr*>(&name);

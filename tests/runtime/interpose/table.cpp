@@ -27,8 +27,8 @@ TEST_CASE("every symbol of the table is in libc, in the victim, and found by nam
     void* library = open_victim(CULM_VICTIM_NOW);
     const auto before = slots_of(library);
     resolve_real_functions();
-    CHECK(std::is_sorted(table().begin(), table().end(),
-                         [](const Entry& a, const Entry& b) { return a.name < b.name; }));
+    CHECK(
+        std::is_sorted(table().begin(), table().end(), [](const Entry& a, const Entry& b) { return a.name < b.name; }));
     for (const Entry& entry : table()) {
         const std::string name(entry.name);
         CAPTURE(name);

@@ -1,0 +1,90 @@
+// While a fiber holds a pthread mutex its calls block the thread.
+#include "harness.hpp"
+
+namespace {
+
+struct Mutex {
+    explicit Mutex(int kind = PTHREAD_MUTEX_ERRORCHECK) {
+        pthread_mutexattr_t attributes;
+        ::pthread_mutexattr_init(&attributes);
+        ::pthread_mutexattr_settype(&attributes, kind);
+        ::pthread_mutex_init(&mutex, &attributes);
+        ::pthread_mutexattr_destroy(&attributes);
+    }
+    ~Mutex() { ::pthread_mutex_destroy(&mutex); }
+    pthread_mutex_t mutex;
+};
+
+}  // namespace
+
+TEST_CASE("a call made with a mutex held blocks the thread and is counted") {
+    Program program;
+    const VictimCalls& calls = other_victim();
+    Mutex mutex;
+    Pair pair = socket_pair();
+    bool other_ran = false;
+    bool other_had_run = true;
+    char byte = 0;
+    const auto before = culm::runtime::interpose::statistics();
+    auto holder = culm::spawn([&] {
+        CHECK(calls.mutex_lock(&mutex.mutex) == 0);
+        CHECK(Scheduler::current()->running().held_mutexes == 1);
+        std::thread feeder([&] { ::send(pair.far, "x", 1, 0); });
+        CHECK_OUTCOME(observe([&] { return calls.recv(pair.near, &byte, 1, 0); }), 1, kErrnoBefore);
+        other_had_run = other_ran;
+        feeder.join();
+        CHECK(calls.mutex_unlock(&mutex.mutex) == 0);
+    });
+    culm::spawn([&] { other_ran = true; });
+    holder.join();
+    CHECK_FALSE(other_had_run);
+    const auto after = culm::runtime::interpose::statistics();
+    CHECK(after.direct == before.direct + 1);
+    CHECK(after.parks == before.parks);
+    // With the mutex released calls park again.
+    CHECK_OUTCOME(
+        parked_until([&] { return calls.recv(pair.near, &byte, 1, 0); }, [&] { ::send(pair.far, "y", 1, 0); }), 1,
+        kErrnoBefore);
+}
+
+TEST_CASE("the count follows what was really locked") {
+    Program program;
+    const VictimCalls& calls = other_victim();
+    Fiber& fiber = program->running();
+    Mutex mutex;
+    Mutex other;
+    CHECK(fiber.held_mutexes == 0);
+    CHECK(calls.mutex_unlock(&mutex.mutex) == EPERM);
+    CHECK(fiber.held_mutexes == 0);
+    CHECK(calls.mutex_lock(&mutex.mutex) == 0);
+    CHECK(calls.mutex_lock(&mutex.mutex) == EDEADLK);
+    CHECK(calls.mutex_trylock(&mutex.mutex) == EBUSY);
+    CHECK(fiber.held_mutexes == 1);
+    CHECK(calls.mutex_trylock(&other.mutex) == 0);
+    CHECK(fiber.held_mutexes == 2);
+    CHECK(calls.mutex_unlock(&other.mutex) == 0);
+    CHECK(calls.mutex_unlock(&mutex.mutex) == 0);
+    CHECK(fiber.held_mutexes == 0);
+    // Locked before there was a scheduler, or by the interpreter: never below zero.
+    Mutex plain(PTHREAD_MUTEX_NORMAL);
+    ::pthread_mutex_lock(&plain.mutex);
+    CHECK(calls.mutex_unlock(&plain.mutex) == 0);
+    CHECK(fiber.held_mutexes == 0);
+}
+
+TEST_CASE("each fiber has its own count") {
+    Program program;
+    const VictimCalls& calls = other_victim();
+    Mutex mutex;
+    CHECK(calls.mutex_lock(&mutex.mutex) == 0);
+    culm::spawn([&] { CHECK(Scheduler::current()->running().held_mutexes == 0); }).join();
+    CHECK(calls.mutex_unlock(&mutex.mutex) == 0);
+}
+
+TEST_CASE("the interpreter's mutexes are not counted") {
+    Program program;
+    Mutex mutex;
+    CHECK(victim().mutex_lock(&mutex.mutex) == 0);
+    CHECK(program->running().held_mutexes == 0);
+    CHECK(victim().mutex_unlock(&mutex.mutex) == 0);
+}
