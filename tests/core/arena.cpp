@@ -43,7 +43,7 @@ void exit_with_verdict(int, siginfo_t* what, void*) { _exit(what->si_addr == exp
 // Whether touching `address` faults, with that address, in a child.
 bool touching_faults(std::byte* address) {
     const auto end = run_in_child([address] {
-        struct sigaction action{};
+        struct sigaction action {};
         action.sa_sigaction = exit_with_verdict;
         action.sa_flags = SA_SIGINFO;
         sigaction(SIGSEGV, &action, nullptr);

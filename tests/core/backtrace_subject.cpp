@@ -13,9 +13,7 @@ culm::Context fiber_context;
 
 extern "C" {
 
-[[gnu::noinline]] void fiber_stops_here() {
-    asm volatile("" ::: "memory");
-}
+[[gnu::noinline]] void fiber_stops_here() { asm volatile("" ::: "memory"); }
 
 [[gnu::noinline]] void fiber_inner() {
     fiber_stops_here();
@@ -28,7 +26,6 @@ extern "C" {
     fiber_inner();
     culm::switch_context(fiber_context, thread_context, true);
 }
-
 }
 
 int main() {

@@ -202,7 +202,8 @@ TEST_CASE("preparing touches only the page below the base") {
     // Fresh: never touched before.
     REQUIRE(bool(culm::StackArena::of(culm::StackClass::k1M).take(std::span(&stack, 1))));
     culm::Context context;
-    culm::prepare_context(context, stack.base, stack.limit(), [](void*) {}, nullptr);
+    culm::prepare_context(
+        context, stack.base, stack.limit(), [](void*) {}, nullptr);
     const auto residency = culm::stack_residency(stack);
     REQUIRE(bool(residency));
     const std::size_t pages = residency.value().resident_bytes / culm::kernel_features().page_bytes;

@@ -112,7 +112,8 @@ TEST_CASE("a process descriptor serves where the kernel has no name for the call
                        if (culm::os::kernel_can_write(stack.limit() - 1)) return 2;
                    }
                    return 0;
-               }).status;
+               })
+            .status;
     });
     CHECK(end.status == 0);
 }

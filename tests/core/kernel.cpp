@@ -20,8 +20,8 @@ TEST_CASE("what is known about the kernel agrees with /proc") {
     if (features.self_pidfd) CHECK(features.vectored_discard);
     CHECK(&features == &culm::kernel_features());
     MESSAGE("guard " << (features.guard == culm::GuardKind::kMadvise ? "madvise" : "mprotect") << ", vectored guard "
-                     << features.vectored_guard << ", vectored discard " << features.vectored_discard
-                     << ", self pidfd " << features.self_pidfd << ", PAGEMAP_SCAN " << features.pagemap_scan);
+                     << features.vectored_guard << ", vectored discard " << features.vectored_discard << ", self pidfd "
+                     << features.self_pidfd << ", PAGEMAP_SCAN " << features.pagemap_scan);
 }
 
 TEST_CASE("an override is seen by everybody") {

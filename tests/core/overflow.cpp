@@ -73,7 +73,7 @@ void their_handler(int signal) {
 }
 
 void install_theirs() {
-    struct sigaction action{};
+    struct sigaction action {};
     action.sa_handler = their_handler;
     action.sa_flags = SA_NODEFER | SA_ONSTACK;
     sigaction(SIGSEGV, &action, &before_theirs);

@@ -29,8 +29,8 @@ void run_inside(void* argument) {
     auto& sides = *static_cast<Sides*>(argument);
     while (sides.rounds < kRounds) {
         ++sides.rounds;
-        switch_registers(sides.inside, sides.outside, 0x1111'0000'0000'0000u + static_cast<unsigned>(sides.rounds) * 64u,
-                         sides.lost_inside);
+        switch_registers(sides.inside, sides.outside,
+                         0x1111'0000'0000'0000u + static_cast<unsigned>(sides.rounds) * 64u, sides.lost_inside);
     }
     culm::switch_context(sides.inside, sides.outside, true);
 }

@@ -21,13 +21,13 @@ struct FirstCall {
 #if CULM_INSTRUMENTED
 
 struct ContextRecord {
-    void* fake_stack = nullptr;        // AddressSanitizer: where the frames of detect_stack_use_after_return live
-    const void* bottom = nullptr;      // AddressSanitizer: lowest address of the stack
+    void* fake_stack = nullptr;    // AddressSanitizer: where the frames of detect_stack_use_after_return live
+    const void* bottom = nullptr;  // AddressSanitizer: lowest address of the stack
     std::size_t size_bytes = 0;
     void* thread_sanitizer = nullptr;  // ThreadSanitizer: its fiber
     unsigned valgrind_id = 0;
-    bool is_thread = false;            // adopted from the OS thread: not ours to destroy
-    FirstCall first;                   // AddressSanitizer: what to run once the arrival has been reported
+    bool is_thread = false;  // adopted from the OS thread: not ours to destroy
+    FirstCall first;         // AddressSanitizer: what to run once the arrival has been reported
 };
 
 // Returns what the first switch must call: `first` itself, or something that reports the arrival and then calls it.

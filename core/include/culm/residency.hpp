@@ -18,7 +18,8 @@ inline constexpr std::size_t kRedZoneBytes = 128;
 
 struct Residency {
     std::size_t resident_bytes = 0;  // pages present in [limit, base)
-    std::size_t depth_bytes = 0;     // base minus the lowest present page: how deep the stack has been since its last discard
+    std::size_t depth_bytes =
+        0;  // base minus the lowest present page: how deep the stack has been since its last discard
 };
 
 Result<Residency> stack_residency(const Stack& stack) noexcept;

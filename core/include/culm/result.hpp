@@ -11,9 +11,9 @@
 namespace culm {
 
 struct Error {
-    int code = 0;                 // errno of the call that failed
-    const char* operation = "";   // what was attempted: "reserve stacks", "install guard"
-    const char* advice = "";      // what the user can do about it, one sentence
+    int code = 0;                // errno of the call that failed
+    const char* operation = "";  // what was attempted: "reserve stacks", "install guard"
+    const char* advice = "";     // what the user can do about it, one sentence
 };
 
 template <class T>

@@ -4,7 +4,8 @@
 //   guard |  never touched   |  touched once  |  in use     |        addresses grow to the right,
 //   ------+------------------+----------------+-------------+        the stack grows to the left
 //
-// Invariant: [limit, base) is readable and writable for as long as the stack exists, and a guard lies right below limit.
+// Invariant: [limit, base) is readable and writable for as long as the stack exists, and a guard lies right below
+// limit.
 #pragma once
 
 #include <cstddef>
@@ -20,9 +21,9 @@ inline constexpr StackClass kDefaultStackClass = StackClass::k10M;
 
 // Usable bytes of a stack of that class: what `limit` promises.
 constexpr std::size_t stack_limit_bytes(StackClass size_class) noexcept {
-    constexpr std::size_t kBytes[kStackClassCount] = {
-        std::size_t{64} << 10, std::size_t{256} << 10, std::size_t{1} << 20,
-        std::size_t{10} << 20, std::size_t{100} << 20, std::size_t{1} << 30};
+    constexpr std::size_t kBytes[kStackClassCount] = {std::size_t{64} << 10,  std::size_t{256} << 10,
+                                                      std::size_t{1} << 20,   std::size_t{10} << 20,
+                                                      std::size_t{100} << 20, std::size_t{1} << 30};
     return kBytes[static_cast<std::size_t>(size_class)];
 }
 

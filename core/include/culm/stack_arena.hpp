@@ -21,8 +21,8 @@ namespace culm {
 struct ArenaStatistics {
     std::size_t reserved_bytes = 0;  // address space
     std::size_t chunks = 0;
-    std::size_t slots_carved = 0;    // slots that have a guard
-    std::size_t slots_free = 0;      // carved and neither in use nor in a pool
+    std::size_t slots_carved = 0;  // slots that have a guard
+    std::size_t slots_free = 0;    // carved and neither in use nor in a pool
     std::size_t stride_bytes = 0;
     std::size_t guard_bytes = 0;
 };

@@ -37,7 +37,8 @@ public:
     // Redeems a promise. Cannot fail. LIFO.
     Stack take(StackClass size_class) noexcept;
     // Takes the stack back. `touched_limit` is the lowest address that may have been used (nullptr: unknown).
-    // Keeps at most kWarmPages below base per stack and at most warm_bytes_max in all; the rest is discarded in batches.
+    // Keeps at most kWarmPages below base per stack and at most warm_bytes_max in all; the rest is discarded in
+    // batches.
     void put(Stack stack, const std::byte* touched_limit) noexcept;
     // Discards the memory of all free stacks.
     void trim() noexcept;

@@ -22,7 +22,8 @@ int count_call() noexcept;
 
 // The errno to fail with, or 0 to go ahead.
 inline int injected_error() noexcept {
-    if (detail::calls_until_failure.load(std::memory_order_relaxed) == 0) [[likely]] return 0;
+    if (detail::calls_until_failure.load(std::memory_order_relaxed) == 0) [[likely]]
+        return 0;
     return detail::count_call();
 }
 

@@ -9,9 +9,9 @@
 
 namespace culm::os::linux_abi {
 
-inline constexpr int kMadvGuardInstall = 102;   // Linux 6.13
+inline constexpr int kMadvGuardInstall = 102;     // Linux 6.13
 inline constexpr int kPidfdSelfProcess = -10001;  // Linux 6.14
-inline constexpr long kSysPidfdOpen = 434;      // the same on every architecture
+inline constexpr long kSysPidfdOpen = 434;        // the same on every architecture
 inline constexpr long kSysProcessMadvise = 440;
 
 // struct page_region and struct pm_scan_arg of linux/fs.h, Linux 6.7.

@@ -91,8 +91,8 @@ os::Progress advise_all(std::span<const os::Range> ranges, int advice, bool by_s
 std::byte* os::reserve(std::size_t bytes, Access access, int& error) noexcept {
     error = injected_error();
     if (error != 0) return nullptr;
-    void* start = mmap(nullptr, bytes, access_flags(access),
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    void* start =
+        mmap(nullptr, bytes, access_flags(access), MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
     if (start == MAP_FAILED) {
         error = errno;
         return nullptr;

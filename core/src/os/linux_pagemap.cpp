@@ -29,7 +29,7 @@ constinit std::atomic<std::uint64_t> pagemap_inode{0};
 constexpr std::size_t kRunsPerScanMax = 512;
 
 bool is_our_pagemap(int fd) noexcept {
-    struct stat status{};
+    struct stat status {};
     if (fstat(fd, &status) != 0) return false;
     return status.st_ino == pagemap_inode.load(std::memory_order_relaxed) &&
            status.st_dev == pagemap_device.load(std::memory_order_relaxed);
@@ -47,7 +47,7 @@ int open_pagemap(int& error) noexcept {
         return -1;
     }
     const int opened = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    struct stat status{};
+    struct stat status {};
     if (opened < 0 || fstat(opened, &status) != 0) {
         error = errno;
         return -1;
@@ -82,7 +82,7 @@ os::PresentRuns os::scan_present(std::byte* start, std::byte* end, std::span<Ran
 
     constexpr std::size_t kRegionsMax = 64;  // they lie on the caller's stack, which may be a fiber's
     static_assert(kRegionsMax <= kRunsPerScanMax);
-    linux_abi::PageRegion regions[kRegionsMax];
+    linux_abi::PageRegion regions[kRegionsMax] = {};  // valgrind does not know that the call fills them
     linux_abi::PagemapScan scan{};
     scan.size = sizeof(scan);
     scan.start = reinterpret_cast<std::uintptr_t>(start);

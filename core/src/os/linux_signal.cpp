@@ -15,7 +15,7 @@ namespace {
 
 // Lets the default action happen: on return the faulting instruction runs again, or the raised signal is delivered.
 void take_default_action(int signal, const siginfo_t* what) noexcept {
-    struct sigaction action{};
+    struct sigaction action {};
     action.sa_handler = SIG_DFL;
     sigemptyset(&action.sa_mask);
     sigaction(signal, &action, nullptr);
@@ -27,7 +27,7 @@ void take_default_action(int signal, const siginfo_t* what) noexcept {
 
 int os::install_signal_handler(int signal, SignalHandler handler, struct sigaction& previous) noexcept {
     if (const int error = injected_error()) return error;
-    struct sigaction action{};
+    struct sigaction action {};
     action.sa_sigaction = handler;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigemptyset(&action.sa_mask);

@@ -52,7 +52,7 @@ struct PresentRuns {
     std::byte* scanned_until = nullptr;
     int error = 0;
 };
-PresentRuns scan_present(std::byte* start, std::byte* end, std::span<Range> runs) noexcept;       // PAGEMAP_SCAN
+PresentRuns scan_present(std::byte* start, std::byte* end, std::span<Range> runs) noexcept;  // PAGEMAP_SCAN
 int read_pagemap(const std::byte* start, std::size_t page_bytes, std::span<std::uint64_t> entries) noexcept;
 bool pagemap_entry_is_present(std::uint64_t entry) noexcept;
 int read_mincore(const std::byte* start, std::size_t page_bytes, std::span<unsigned char> pages) noexcept;

@@ -46,8 +46,8 @@ std::size_t round_up(std::size_t bytes, std::size_t unit) noexcept { return (byt
 // Limit plus guard, in an odd number of pages.
 std::size_t stride_bytes_for(StackClass size_class) noexcept {
     const std::size_t page_bytes = kernel_features().page_bytes;
-    const std::size_t guard_bytes = std::max(kChunkSizes[static_cast<std::size_t>(size_class)].guard_bytes,
-                                             machine::stack_probe_bytes());
+    const std::size_t guard_bytes =
+        std::max(kChunkSizes[static_cast<std::size_t>(size_class)].guard_bytes, machine::stack_probe_bytes());
     const std::size_t pages = round_up(stack_limit_bytes(size_class) + guard_bytes, page_bytes) / page_bytes;
     return (pages | 1) * page_bytes;
 }
@@ -61,9 +61,9 @@ struct StackArena::State {
 
     std::mutex mutex;  // guards everything below
     StackClass size_class = kDefaultStackClass;
-    std::vector<std::byte*> free;               // bases; the last is handed out first
-    stack::ChunkEntry* chunk = nullptr;         // the one being carved
-    std::size_t chunk_slots = 0;                // in it
+    std::vector<std::byte*> free;        // bases; the last is handed out first
+    stack::ChunkEntry* chunk = nullptr;  // the one being carved
+    std::size_t chunk_slots = 0;         // in it
     bool chunk_is_accessible = true;
     std::size_t chunk_slots_next = 0;
     std::size_t carve_batch_next = kCarveBatchMin;
@@ -120,8 +120,8 @@ void StackArena::State::lay_out() noexcept {
     chunk_slots_next = kChunkSizes[static_cast<std::size_t>(size_class)].slots_first;
 }
 
-// Reserves `slots` slots and a pad page; halves `slots` until it fits. Address space that is short is left to the rest of
-// the program as well: then only a quarter of what fits is taken.
+// Reserves `slots` slots and a pad page; halves `slots` until it fits. Address space that is short is left to the rest
+// of the program as well: then only a quarter of what fits is taken.
 std::byte* StackArena::State::reserve_slots(std::size_t& slots, int& error) noexcept {
     const auto access = chunk_is_accessible ? os::Access::kReadWrite : os::Access::kNone;
     const std::size_t page_bytes = kernel_features().page_bytes;
@@ -149,8 +149,9 @@ Result<void> StackArena::State::reserve_chunk() noexcept {
     int error = 0;
     std::byte* start = reserve_slots(slots, error);
     if (start == nullptr) {
-        return Error{error, "reserve address space for stacks",
-                     "use a smaller stack limit, run fewer fibers at once, or raise the address-space limit (ulimit -v)"};
+        return Error{
+            error, "reserve address space for stacks",
+            "use a smaller stack limit, run fewer fibers at once, or raise the address-space limit (ulimit -v)"};
     }
     const std::size_t page_bytes = kernel_features().page_bytes;
     const os::Range whole{start, slots * counts.stride_bytes + page_bytes};
@@ -164,8 +165,7 @@ Result<void> StackArena::State::reserve_chunk() noexcept {
     os::leave_out_of_core_dumps(whole);
 
     // The pad goes to whichever end keeps the first base off a boundary between two page-table pages.
-    const bool pad_first =
-        (reinterpret_cast<std::uintptr_t>(start) + counts.stride_bytes) % kPageTableSpanBytes == 0;
+    const bool pad_first = (reinterpret_cast<std::uintptr_t>(start) + counts.stride_bytes) % kPageTableSpanBytes == 0;
     entry->start = pad_first ? start + page_bytes : start;
     entry->stride_bytes = counts.stride_bytes;
     entry->guard_bytes = counts.guard_bytes;

@@ -1,9 +1,8 @@
 // The fault handler: is it a guard of ours, whose, say so, hand on.
 //
-// Whether a fault is an overflow is decided by two addresses: what was touched lies in a guard, and the code that touched
-// it runs on the stack above that guard. The second keeps a write past the end of a neighbour's stack from being reported
-// as an overflow of this one.
-// Invariant: the handler allocates nothing, takes no lock and writes once.
+// Whether a fault is an overflow is decided by two addresses: what was touched lies in a guard, and the code that
+// touched it runs on the stack above that guard. The second keeps a write past the end of a neighbour's stack from
+// being reported as an overflow of this one. Invariant: the handler allocates nothing, takes no lock and writes once.
 #include "culm/overflow.hpp"
 
 #include <atomic>

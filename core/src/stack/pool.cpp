@@ -19,11 +19,11 @@ namespace culm {
 
 namespace {
 
-constexpr std::size_t kRefill = 32;          // stacks asked from the arena at a time
+constexpr std::size_t kRefill = 32;                              // stacks asked from the arena at a time
 constexpr std::size_t kRefillBytesMax = std::size_t{320} << 20;  // of limits, so that large classes come one by one
-constexpr std::size_t kDeepMax = 64;         // deep stacks before they are discarded in one batch
-constexpr std::size_t kCoolBatch = 64;       // warm stacks made cold at a time when over the budget
-constexpr std::size_t kFreeMax = 4096;       // unpromised free stacks of a class before some go back to the arena
+constexpr std::size_t kDeepMax = 64;                             // deep stacks before they are discarded in one batch
+constexpr std::size_t kCoolBatch = 64;                           // warm stacks made cold at a time when over the budget
+constexpr std::size_t kFreeMax = 4096;  // unpromised free stacks of a class before some go back to the arena
 constexpr std::size_t kReturnBatch = 256;
 
 std::size_t warm_limit_bytes() noexcept { return StackPool::kWarmPages * kernel_features().page_bytes; }
@@ -118,7 +118,8 @@ void StackPool::put(Stack stack, const std::byte* touched_limit) noexcept {
     if (shelf.free.size() - shelf.reserved > kFreeMax) return_coldest(shelf, stack.size_class, kReturnBatch);
 }
 
-// A batch is full, or the deep stacks would exceed the budget if each had been used to its limit. One is always allowed.
+// A batch is full, or the deep stacks would exceed the budget if each had been used to its limit. One is always
+// allowed.
 bool StackPool::has_too_many_deep(const Shelf& shelf, std::size_t limit_bytes) const noexcept {
     if (shelf.deep <= 1) return false;
     return shelf.deep > kDeepMax || shelf.deep * limit_bytes > warm_bytes_max;

@@ -1,7 +1,7 @@
 // Residency and discarding of single stacks.
 //
-// Three ways to learn which pages are present, tried in order: PAGEMAP_SCAN (runs of present pages), pagemap (a word per
-// page), mincore (a byte per page, no /proc needed). None of them touches the stack.
+// Three ways to learn which pages are present, tried in order: PAGEMAP_SCAN (runs of present pages), pagemap (a word
+// per page), mincore (a byte per page, no /proc needed). None of them touches the stack.
 #include "culm/residency.hpp"
 
 #include <algorithm>
@@ -81,8 +81,7 @@ Result<Residency> stack_residency(const Stack& stack) noexcept {
     if (kernel_features().pagemap_scan) {
         if (Result<Residency> found = by_scan(stack)) return found;
     }
-    if (Result<Residency> found =
-            by_page<std::uint64_t>(stack, os::read_pagemap, os::pagemap_entry_is_present)) {
+    if (Result<Residency> found = by_page<std::uint64_t>(stack, os::read_pagemap, os::pagemap_entry_is_present)) {
         return found;
     }
     return by_page<unsigned char>(stack, os::read_mincore, [](unsigned char page) { return (page & 1) != 0; });
