@@ -80,10 +80,10 @@ struct RealFunctions {
     int (*pthread_mutex_timedlock)(pthread_mutex_t*, const timespec*);
     int (*pthread_mutex_clocklock)(pthread_mutex_t*, clockid_t, const timespec*);
     int (*pthread_mutex_unlock)(pthread_mutex_t*);
-    // loading
-    void* (*dlopen)(const char*, int);
-    void* (*dlmopen)(Lmid_t, const char*, int);
-    void* (*dlsym)(void*, const char*);
+    // loading; noexcept, else a noexcept function cannot tail-call them
+    void* (*dlopen)(const char*, int) noexcept;
+    void* (*dlmopen)(Lmid_t, const char*, int) noexcept;
+    void* (*dlsym)(void*, const char*) noexcept;
     int (*dlclose)(void*);
     // identity
     pthread_t (*pthread_self)();
