@@ -16,6 +16,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 export CTEST_PARALLEL_LEVEL ?= $(JOBS)
 
+# pytest's own limit cannot end a test that hangs inside C. SIGABRT makes pytest print where every thread is.
+TIME_LIMIT := timeout --signal=ABRT --kill-after=30 900
+
 # What the installed package is made of.
 SOURCES := $(shell find core runtime extension python cmake -type f ! -name '*.pyc' 2>/dev/null) \
 	CMakeLists.txt pyproject.toml README.md LICENSE
@@ -61,7 +64,7 @@ cxx-test: $(BIN)/.tools ## The fast C++ tests alone
 
 .PHONY: python-test
 python-test: $(BIN)/.installed ## The fast Python tests and the layer rules alone
-	@$(BIN)/python -m pytest -q -m 'not slow' $(ARGS)
+	@$(TIME_LIMIT) $(BIN)/python -m pytest -q -m 'not slow' $(ARGS)
 
 .PHONY: asan
 asan: $(BIN)/.tools ## The C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
