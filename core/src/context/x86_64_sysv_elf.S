@@ -86,7 +86,7 @@ culm_context_switch:
         .cfi_endproc
         .size   culm_context_switch, . - culm_context_switch
 
-// The outermost frame of every fiber. Arrives by the jump above with r12 = entry, r13 = argument, rsp 16-byte aligned.
+// The outermost frame of every fiber. Arrives by the return above with r12 = entry, r13 = argument, rsp 16-byte aligned.
         .p2align 4
         .globl  culm_context_entry
         .hidden culm_context_entry
