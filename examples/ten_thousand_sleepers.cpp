@@ -41,7 +41,8 @@ int main(int count, char** arguments) {
             ++woken;
         });
         if (!sleeper) {
-            std::fprintf(stderr, "no more than %ld fibers: %s; %s\n", i, sleeper.error().operation, sleeper.error().advice);
+            std::fprintf(stderr, "no more than %ld fibers: %s; %s\n", i, sleeper.error().operation,
+                         sleeper.error().advice);
             break;
         }
         sleepers.push_back(std::move(sleeper).value());
@@ -51,7 +52,7 @@ int main(int count, char** arguments) {
     for (auto& sleeper : sleepers) sleeper.join();
 
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
-    std::printf("%ld fibers slept 100 ms each: %.3f s in all, %.1f KB resident per sleeping fiber\n", woken, took.count(),
-                static_cast<double>(asleep - before) / 1024.0 / static_cast<double>(fibers));
+    std::printf("%ld fibers slept 100 ms each: %.3f s in all, %.1f KB resident per sleeping fiber\n", woken,
+                took.count(), static_cast<double>(asleep - before) / 1024.0 / static_cast<double>(fibers));
     return woken == fibers ? 0 : 1;
 }

@@ -41,8 +41,8 @@ private:
     static constexpr std::size_t kChunkRecords = 1024;
 
     FlatArray<FdWait*> chunks_;
-    FlatArray<FdWait*> reserve_;     // chunks not begun
-    FdWait* free_ = nullptr;         // linked by next
+    FlatArray<FdWait*> reserve_;  // chunks not begun
+    FdWait* free_ = nullptr;      // linked by next
     std::size_t used_in_last_ = kChunkRecords;
     std::size_t capacity_ = 0;
     std::size_t promised_ = 0;

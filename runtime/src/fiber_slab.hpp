@@ -1,9 +1,9 @@
 // Where control blocks come from: dense chunks, one slab per scheduler, a free list in front.
 //
 // Only the owning OS thread allocates. Any thread may give back: the owner's blocks go to a plain list, everybody
-// else's to a lock-free stack that the owner empties when its own list is dry. A slab outlives its scheduler for as long
-// as one of its blocks is held; the registry keeps it and hands it to a later scheduler.
-// Invariant: live() is zero only when no block is out; memory of a slab is never given back to the system.
+// else's to a lock-free stack that the owner empties when its own list is dry. A slab outlives its scheduler for as
+// long as one of its blocks is held; the registry keeps it and hands it to a later scheduler. Invariant: live() is zero
+// only when no block is out; memory of a slab is never given back to the system.
 #pragma once
 
 #include <atomic>
@@ -40,12 +40,12 @@ private:
 
     static inline constinit thread_local FiberSlab* owned_ = nullptr;
 
-    FreeBlock* free_ = nullptr;                  // owner
-    std::atomic<FreeBlock*> remote_{nullptr};    // pushed by any thread, emptied as a whole by the owner
-    std::byte* unused_ = nullptr;                // rest of the newest chunk, never handed out yet
+    FreeBlock* free_ = nullptr;                // owner
+    std::atomic<FreeBlock*> remote_{nullptr};  // pushed by any thread, emptied as a whole by the owner
+    std::byte* unused_ = nullptr;              // rest of the newest chunk, never handed out yet
     std::byte* unused_end_ = nullptr;
     Chunk* chunks_ = nullptr;
-    std::size_t live_ = 0;                       // owner; counts blocks on remote_ as live until they are collected
+    std::size_t live_ = 0;  // owner; counts blocks on remote_ as live until they are collected
 };
 
 }  // namespace culm::runtime

@@ -37,7 +37,7 @@ private:
     };
 
     std::mutex mutex_;
-    FlatArray<Call> calls_;  // under mutex_
+    FlatArray<Call> calls_;       // under mutex_
     Reactor* reactor_ = nullptr;  // under mutex_; null: closed
     std::atomic<bool> pending_{false};
     FlatArray<Call> delivering_;  // owner; swapped with calls_, so that no call is made under the lock

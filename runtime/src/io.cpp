@@ -28,11 +28,20 @@ bool wait_ready(int fd, std::uint32_t wanted, std::int64_t deadline_ns) noexcept
     }
     FdRequest request{fd, wanted, 0};
     switch (scheduler.value()->wait_fd(request, deadline_ns)) {
-        case Wake::kNotified: return true;
-        case Wake::kTimeout: errno = ETIMEDOUT; return false;
-        case Wake::kCancelled: errno = ECANCELED; return false;
-        case Wake::kInterrupted: errno = EINTR; return false;
-        case Wake::kClosed: errno = EBADF; return false;
+        case Wake::kNotified:
+            return true;
+        case Wake::kTimeout:
+            errno = ETIMEDOUT;
+            return false;
+        case Wake::kCancelled:
+            errno = ECANCELED;
+            return false;
+        case Wake::kInterrupted:
+            errno = EINTR;
+            return false;
+        case Wake::kClosed:
+            errno = EBADF;
+            return false;
     }
     return false;
 }

@@ -31,7 +31,8 @@ public:
     // The next to run, or null.
     Fiber* pop() noexcept {
         if (size_ == 0) return nullptr;
-        if (random_ != 0) [[unlikely]] return pop_drawn();
+        if (random_ != 0) [[unlikely]]
+            return pop_drawn();
         --size_;
         return fibers_.pop_front();
     }

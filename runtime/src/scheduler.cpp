@@ -116,9 +116,11 @@ void Scheduler::return_promise(Fiber& fiber) noexcept {
     if (current_ == this) return return_promise_now(fiber.stack_class_);
     const auto size_class = static_cast<std::uintptr_t>(fiber.stack_class_);
     // Refused: the scheduler was given up in a forked child or by its thread's end, and its promises with it.
-    post([](Scheduler& scheduler, void* value) {
-        scheduler.return_promise_now(static_cast<StackClass>(reinterpret_cast<std::uintptr_t>(value)));
-    }, reinterpret_cast<void*>(size_class));
+    post(
+        [](Scheduler& scheduler, void* value) {
+            scheduler.return_promise_now(static_cast<StackClass>(reinterpret_cast<std::uintptr_t>(value)));
+        },
+        reinterpret_cast<void*>(size_class));
 }
 
 void Scheduler::return_promise_now(StackClass size_class) noexcept {
@@ -171,7 +173,8 @@ Fiber* Scheduler::fiber_of_stack(const Stack& stack) noexcept {
 // The fiber to run after `self`, which is ready, parked or finished. With none runnable, waits on self's stack.
 inline Fiber& Scheduler::next_runnable(Fiber& self) noexcept {
     for (;;) {
-        if (--looks_left_ == 0) [[unlikely]] look();
+        if (--looks_left_ == 0) [[unlikely]]
+            look();
         if (Fiber* next = parts_->run_queue.pop()) return *next;
         idle(self);
     }
@@ -179,7 +182,8 @@ inline Fiber& Scheduler::next_runnable(Fiber& self) noexcept {
 
 // Switches: control leaves `from` here and comes back when something switches to it.
 [[gnu::always_inline]] inline void Scheduler::swap(Fiber& from, Fiber& to, bool from_ends) noexcept {
-    if (to.has_reservation_) [[unlikely]] give_stack(to);
+    if (to.has_reservation_) [[unlikely]]
+        give_stack(to);
     if (detail::installed_hook.on_switch) detail::installed_hook.on_switch(from, to);
 
     auto& exceptions = *static_cast<ExceptionGlobals*>(exceptions_);
@@ -194,7 +198,8 @@ inline Fiber& Scheduler::next_runnable(Fiber& self) noexcept {
     running_ = &to;
     ++switches_;
     switch_context(from.context_, to.context_, from_ends);
-    if (finished_) [[unlikely]] bury_finished();
+    if (finished_) [[unlikely]]
+        bury_finished();
 }
 
 // False: `self` was the next runnable itself and nothing was switched.
@@ -307,7 +312,7 @@ void Scheduler::run_now(Fiber& target) noexcept {
     Fiber& self = *running_;
     take_straight(target);
     self.move_to(FiberState::kReady);
-    parts_->run_queue.push_back(self);
+    parts_->run_queue.push_front(self);
     cross(self, target);
 }
 
@@ -330,7 +335,8 @@ inline void Scheduler::take_straight(Fiber& target) noexcept {
 inline Wake Scheduler::cross(Fiber& self, Fiber& target) noexcept {
     swap(self, target, false);
     const Wake reason = self.wake_;
-    if (--looks_left_ == 0) [[unlikely]] look();
+    if (--looks_left_ == 0) [[unlikely]]
+        look();
     if (detail::installed_hook.after_switch) detail::installed_hook.after_switch(self);
     return reason;
 }
@@ -374,11 +380,16 @@ void Scheduler::unpark(Fiber& fiber) noexcept {
 void Scheduler::cancel(Fiber& fiber) noexcept {
     assert(fiber.scheduler_ == this);
     switch (fiber.state_) {
-        case FiberState::kNew: return discard(fiber);
-        case FiberState::kParked: return make_ready(fiber, Wake::kCancelled);
+        case FiberState::kNew:
+            return discard(fiber);
+        case FiberState::kParked:
+            return make_ready(fiber, Wake::kCancelled);
         case FiberState::kReady:
-        case FiberState::kRunning: fiber.cancel_requested_ = true; return;
-        case FiberState::kFinished: return;
+        case FiberState::kRunning:
+            fiber.cancel_requested_ = true;
+            return;
+        case FiberState::kFinished:
+            return;
     }
 }
 
@@ -389,8 +400,6 @@ void Scheduler::interrupt_main() noexcept {
     parts_->run_queue.push_front(*main_);
 }
 
-bool Scheduler::post(RemoteCall call, void* argument) noexcept {
-    return parts_->inbox.post(call, argument);
-}
+bool Scheduler::post(RemoteCall call, void* argument) noexcept { return parts_->inbox.post(call, argument); }
 
 }  // namespace culm::runtime

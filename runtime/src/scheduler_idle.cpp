@@ -73,7 +73,7 @@ void Scheduler::wait_for_work(Fiber& self) noexcept {
     Parts& parts = *parts_;
     if (clock_jumps_) {
         // Everything that has happened comes before anything that time brings.
-        if (poll_reactor(0) > 0 || parts.inbox.pending()) return;
+        if (poll_reactor(0) > 0 || parts.inbox.pending() || !parts.run_queue.empty()) return;
         if (clock_->skip_to(parts.timers.next_deadline_ns())) return collect();
         return poll_idle(self, kNever);
     }
@@ -117,6 +117,8 @@ int Scheduler::poll_reactor(std::int64_t timeout_ns) noexcept {
 }
 
 void Scheduler::on_fd_ready(FdWait& wait, void* scheduler) {
+    // A fiber that was woken otherwise may wait for something else already, before it has taken its FdWaits back.
+    if (wait.fiber->wait_kind() != WaitKind::kFd) return;
     static_cast<Scheduler*>(scheduler)->wake(*wait.fiber, wait.closed ? Wake::kClosed : Wake::kNotified);
 }
 
@@ -132,8 +134,8 @@ std::int64_t Scheduler::housekeeping_due_ns(std::int64_t now_ns) noexcept {
         parts.trim_next = nullptr;
     }
     if (parts.recheck_wanted && parts.recheck_at_ns == 0) parts.recheck_at_ns = deadline_after(now_ns, kRecheckAfterNs);
-    const std::int64_t trim_ns = parts.trim_wanted && trim_after_ns != kNever
-                                     ? deadline_after(parts.idle_since_ns, trim_after_ns) : kNever;
+    const std::int64_t trim_ns =
+        parts.trim_wanted && trim_after_ns != kNever ? deadline_after(parts.idle_since_ns, trim_after_ns) : kNever;
     const std::int64_t recheck_ns = parts.recheck_wanted ? parts.recheck_at_ns : kNever;
     return std::min(trim_ns, recheck_ns);
 }

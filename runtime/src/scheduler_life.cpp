@@ -3,7 +3,6 @@
 #include <cxxabi.h>
 #include <pthread.h>
 
-#include <cassert>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -102,7 +101,10 @@ Result<void> Scheduler::open(SchedulerOptions&& options) noexcept {
 
     if (!SchedulerRegistry::get().enrol(*this)) return kNoMemory;
     main_ = running_ = new_main_fiber();
-    assert(main_);  // a spare slab has free blocks, a new one its first chunk
+    if (!main_) {
+        SchedulerRegistry::get().withdraw(*this);
+        return kNoMemory;
+    }
     errno_ = &errno;
     exceptions_ = __cxxabiv1::__cxa_get_globals();
     parts_->inbox.open(*reactor_);
@@ -132,7 +134,7 @@ void Scheduler::shut() noexcept {
     Parts& parts = *parts_;
     if (parts.stacks_abandoned > 0) {
         parts.stacks->trim();
-        parts.stacks.release();  // it would insist on getting the abandoned stacks back
+        SchedulerRegistry::get().keep(std::move(parts.stacks));
     }
     parts.stacks.reset();
     parts.trim_batch.reset();
@@ -193,8 +195,8 @@ void Scheduler::abandon_all_but(Fiber& survivor) noexcept {
     main_ = &survivor;
 }
 
-// The threads of the others were stopped anywhere, perhaps in the middle of linking a fiber: their queues are not looked
-// at, and their memory stays.
+// The threads of the others were stopped anywhere, perhaps in the middle of linking a fiber: their queues are not
+// looked at, and their memory stays.
 void Scheduler::abandon_other_schedulers() noexcept {
     SchedulerRegistry& registry = SchedulerRegistry::get();
     while (Scheduler* other = registry.any_open_but(current_)) {

@@ -24,12 +24,20 @@ bool SchedulerRegistry::enrol(Scheduler& scheduler) noexcept {
     destroy_unreferenced();
     const std::size_t count = open_.size() + closed_.size() + spare_.size() + 1;
     if (!open_.reserve(count) || !closed_.reserve(count) || !spare_.reserve(count)) return false;
+    if (!kept_pools_.reserve(kept_pools_.size() + open_.size() + 1)) return false;
     FiberSlab* slab = spare_.empty() ? new (std::nothrow) FiberSlab() : spare_.pop();
     if (!slab) return false;
     scheduler.parts_->slab = slab;
     FiberSlab::set_owned(slab);
     open_.push(&scheduler);
     return true;
+}
+
+void SchedulerRegistry::withdraw(Scheduler& scheduler) noexcept {
+    const std::lock_guard lock(mutex_);
+    unlist(scheduler);
+    FiberSlab::set_owned(nullptr);
+    spare_.push(scheduler.parts_->slab);
 }
 
 void SchedulerRegistry::retire(Scheduler& scheduler) noexcept {
@@ -51,6 +59,11 @@ void SchedulerRegistry::unlist(Scheduler& scheduler) noexcept {
         open_.pop();
         return;
     }
+}
+
+void SchedulerRegistry::keep(std::unique_ptr<StackPool> pool) noexcept {
+    const std::lock_guard lock(mutex_);
+    kept_pools_.push(pool.release());
 }
 
 Scheduler* SchedulerRegistry::any_open_but(const Scheduler* except) noexcept {

@@ -5,9 +5,11 @@
 // Invariant: a slab belongs to one open scheduler, or to one closed scheduler that waits here, or is spare.
 #pragma once
 
+#include <memory>
 #include <mutex>
 
 #include "culm/runtime/scheduler.hpp"
+#include "culm/stack_pool.hpp"
 #include "fiber_slab.hpp"
 #include "flat_array.hpp"
 
@@ -19,10 +21,14 @@ public:
 
     // Lists the scheduler and gives it a slab, owned by the calling thread. False: no memory.
     [[nodiscard]] bool enrol(Scheduler& scheduler) noexcept;
+    // Takes back an enrolment that led to nothing.
+    void withdraw(Scheduler& scheduler) noexcept;
     // The scheduler is closed and its thread owns the slab no longer. Destroys it, now or later.
     void retire(Scheduler& scheduler) noexcept;
     // After fork: the scheduler's thread is gone. It is listed no longer, and never destroyed.
     void drop(Scheduler& scheduler) noexcept;
+    // Keeps the pool of a closed scheduler that abandoned stacks: it would insist on getting them back.
+    void keep(std::unique_ptr<StackPool> pool) noexcept;
     // Any open scheduler but `except`; null when there is none.
     Scheduler* any_open_but(const Scheduler* except) noexcept;
 
@@ -35,6 +41,7 @@ private:
     FlatArray<Scheduler*> open_;
     FlatArray<Scheduler*> closed_;
     FlatArray<FiberSlab*> spare_;
+    FlatArray<StackPool*> kept_pools_;
 };
 
 }  // namespace culm::runtime

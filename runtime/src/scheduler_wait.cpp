@@ -78,7 +78,8 @@ bool Scheduler::watch(FdRequest& request, FdWait& wait) noexcept {
         parts_->recheck_wanted = true;
         return true;
     }
-    request.ready = watched.error().code == EPERM ? request.wanted : EPOLLERR;
+    const int code = watched.error().code;
+    request.ready = code == EPERM ? request.wanted : code == EBADF ? kFdInvalid : EPOLLERR;
     return false;
 }
 
@@ -95,8 +96,8 @@ void Scheduler::end_watch(FdWait* waits, std::span<FdRequest> requests) noexcept
 
 void Scheduler::forget_fd(int fd) noexcept { reactor_->forget(fd, &Scheduler::on_fd_ready, this); }
 
-// Gives back the records of fibers that will not run again to do it themselves: those of `only`, or, if that is null, of
-// all but `except`.
+// Gives back the records of fibers that will not run again to do it themselves: those of `only`, or, if that is null,
+// of all but `except`.
 void Scheduler::drop_fd_waits(Fiber* only, Fiber* except) noexcept {
     if (parts_->fd_waits_in_use == 0) return;
     parts_->fd_waits.for_each_in_use([&](FdWait& wait) {

@@ -1,8 +1,8 @@
 // Deadlines of parked fibers: a 4-ary heap, each fiber knows its place in it.
 //
 // Four children a node: half the levels of a binary heap, and the children share one or two cache lines.
-// Invariant: room for one entry per fiber is reserved when the fiber is made, so that add() cannot fail; equal deadlines
-// come out in the order in which they went in.
+// Invariant: room for one entry per fiber is reserved when the fiber is made, so that add() cannot fail; equal
+// deadlines come out in the order in which they went in.
 #pragma once
 
 #include <cstddef>

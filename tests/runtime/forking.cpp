@@ -36,7 +36,8 @@ bool works() {
     close(ends[0]);
     close(ends[1]);
     Fiber& self = scheduler.running();
-    if (!scheduler.post([](Scheduler& here, void* fiber) { here.unpark(*static_cast<Fiber*>(fiber)); }, &self)) return false;
+    if (!scheduler.post([](Scheduler& here, void* fiber) { here.unpark(*static_cast<Fiber*>(fiber)); }, &self))
+        return false;
     return readable && scheduler.park() == Wake::kNotified;
 }
 

@@ -3,8 +3,8 @@
 #include <exception>
 #include <string>
 
-#include "fixture.hpp"
 #include "culm/runtime/switch_hook.hpp"
+#include "fixture.hpp"
 
 using namespace culm::testing;
 

@@ -23,12 +23,13 @@ void handle_usr1() {
 // Sends SIGUSR1 to a thread, again and again, because only the receiver knows when it was waiting.
 class Sender {
 public:
-    explicit Sender(pthread_t target) : thread_([this, target] {
-        while (!stop_) {
-            pthread_kill(target, SIGUSR1);
-            std::this_thread::yield();
-        }
-    }) {}
+    explicit Sender(pthread_t target)
+        : thread_([this, target] {
+              while (!stop_) {
+                  pthread_kill(target, SIGUSR1);
+                  std::this_thread::yield();
+              }
+          }) {}
     ~Sender() {
         stop_ = true;
         thread_.join();

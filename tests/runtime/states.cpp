@@ -66,8 +66,8 @@ TEST_CASE("a legal move is made and an illegal one ends the process") {
 
 TEST_CASE("a fiber goes through its states and says what it waits for") {
     SchedulerForTest scheduler;
-    auto made = scheduler->new_fiber([](Fiber& self, void*) { self.scheduler().park(); }, nullptr,
-                                     culm::StackClass::k64K);
+    auto made =
+        scheduler->new_fiber([](Fiber& self, void*) { self.scheduler().park(); }, nullptr, culm::StackClass::k64K);
     REQUIRE(made);
     Fiber& fiber = *made.value();
     fiber.set_name("waiter");
@@ -109,7 +109,8 @@ TEST_CASE("misuse ends the process: join of oneself, a switch to oneself or to a
                    std::signal(SIGABRT, SIG_DFL);
                    body();
                    return 0;
-               }).died_of(SIGABRT);
+               })
+            .died_of(SIGABRT);
     };
     CHECK(aborts([&] { scheduler->join(scheduler->main_fiber()); }));
     CHECK(aborts([&] { scheduler->switch_to(scheduler->main_fiber()); }));

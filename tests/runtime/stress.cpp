@@ -51,8 +51,8 @@ private:
     void spawn_one() {
         if (fibers_.size() >= kFibersMax) drop_finished();
         if (fibers_.size() >= kFibersMax) return;
-        auto made = scheduler().new_fiber(
-            [](Fiber&, void* stress) { static_cast<Stress*>(stress)->live(); }, this, culm::StackClass::k64K);
+        auto made = scheduler().new_fiber([](Fiber&, void* stress) { static_cast<Stress*>(stress)->live(); }, this,
+                                          culm::StackClass::k64K);
         REQUIRE(made);
         fibers_.push_back(made.value());
         if (below(4) != 0) scheduler().start(*made.value());
@@ -81,9 +81,12 @@ private:
         Fiber* fiber = some_fiber();
         if (!fiber) return;
         switch (below(3)) {
-            case 0: return scheduler().unpark(*fiber);
-            case 1: return scheduler().wake(*fiber, Wake::kNotified);
-            default: return scheduler().cancel(*fiber);
+            case 0:
+                return scheduler().unpark(*fiber);
+            case 1:
+                return scheduler().wake(*fiber, Wake::kNotified);
+            default:
+                return scheduler().cancel(*fiber);
         }
     }
     void change_readiness() {
@@ -98,13 +101,22 @@ private:
     void one_step() {
         switch (below(8)) {
             case 0:
-            case 1: return spawn_one();
-            case 2: return culm::yield_now();
-            case 3: scheduler().sleep_until(simulation_.now_ns() + static_cast<std::int64_t>(below(20))); return;
-            case 4: return wake_somebody();
-            case 5: return change_readiness();
-            case 6: static_cast<void>(queue_.notify_one()); return;
-            default: return switch_somewhere();
+            case 1:
+                return spawn_one();
+            case 2:
+                return culm::yield_now();
+            case 3:
+                scheduler().sleep_until(simulation_.now_ns() + static_cast<std::int64_t>(below(20)));
+                return;
+            case 4:
+                return wake_somebody();
+            case 5:
+                return change_readiness();
+            case 6:
+                static_cast<void>(queue_.notify_one());
+                return;
+            default:
+                return switch_somewhere();
         }
     }
 
@@ -112,11 +124,21 @@ private:
         const std::uint64_t steps = 1 + below(20);
         for (std::uint64_t step = 0; step < steps; ++step) {
             switch (below(7)) {
-                case 0: scheduler().park(some_deadline_ns()); break;
-                case 1: queue_.wait(scheduler(), WaitKind::kQueue, some_deadline_ns(), below(2) == 0); break;
-                case 2: wait_for_descriptors(); break;
-                case 3: join_somebody(); break;
-                default: one_step(); break;
+                case 0:
+                    scheduler().park(some_deadline_ns());
+                    break;
+                case 1:
+                    queue_.wait(scheduler(), WaitKind::kQueue, some_deadline_ns(), below(2) == 0);
+                    break;
+                case 2:
+                    wait_for_descriptors();
+                    break;
+                case 3:
+                    join_somebody();
+                    break;
+                default:
+                    one_step();
+                    break;
             }
         }
     }

@@ -1,5 +1,5 @@
-// Several OS threads: calls posted from outside, schedulers side by side, control blocks released elsewhere, and threads
-// that end with or without having closed their scheduler.
+// Several OS threads: calls posted from outside, schedulers side by side, control blocks released elsewhere, and
+// threads that end with or without having closed their scheduler.
 #include <atomic>
 #include <thread>
 #include <vector>
@@ -56,8 +56,8 @@ TEST_CASE("a posted call starts and unparks fibers while others run") {
     });
     std::thread poster([&] {
         Fiber& fiber = sleeper.fiber();
-        posted = scheduler->post(
-            [](Scheduler& here, void* target) { here.unpark(*static_cast<Fiber*>(target)); }, &fiber);
+        posted =
+            scheduler->post([](Scheduler& here, void* target) { here.unpark(*static_cast<Fiber*>(target)); }, &fiber);
     });
     spinner.join();
     sleeper.join();
@@ -148,7 +148,8 @@ TEST_CASE("posting races with closing: a call is made or refused, never lost") {
             anchor->retain();
             poster = std::thread([&] {
                 begun = true;
-                while (anchor->scheduler().post([](Scheduler&, void* number) { ++*static_cast<int*>(number); }, &made)) {
+                while (
+                    anchor->scheduler().post([](Scheduler&, void* number) { ++*static_cast<int*>(number); }, &made)) {
                     ++accepted;
                     if (accepted == 200) return;
                 }

@@ -52,7 +52,9 @@ TEST_CASE("spawn takes a move-only function and runs its destructor on the fiber
 TEST_CASE("a dropped handle detaches its fiber") {
     SchedulerForTest scheduler;
     bool ran = false;
-    { auto dropped = culm::spawn([&] { ran = true; }); }
+    {
+        auto dropped = culm::spawn([&] { ran = true; });
+    }
     let_others_run();
     CHECK(ran);
 }

@@ -22,6 +22,8 @@ private:
 
 }  // namespace
 
-std::unique_ptr<Clock> make_simulated_clock(std::int64_t start_ns) { return std::make_unique<SimulatedClock>(start_ns); }
+std::unique_ptr<Clock> make_simulated_clock(std::int64_t start_ns) {
+    return std::make_unique<SimulatedClock>(start_ns);
+}
 
 }  // namespace culm::runtime

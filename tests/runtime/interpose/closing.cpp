@@ -123,6 +123,30 @@ TEST_CASE("what a vfork child closes is its own") {
     CHECK_OUTCOME(caller.join(), 1, kErrnoBefore);
 }
 
+TEST_CASE("what a fork child closes before it has a reactor of its own does not disturb the parent") {
+    Program program;
+    Pair pair = socket_pair();
+    const int fd = pair.near;
+    char byte = 0;
+    Caller caller([&] { return victim().recv(fd, &byte, 1, 0); });
+    caller.until_parked();
+    // Registered: the reactor has looked.
+    CHECK(victim().usleep(1000) == 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        victim().close(fd);
+        victim().close_range(3, ~0U, 0);
+        _exit(0);
+    }
+    REQUIRE(child > 0);
+    int status = 0;
+    CHECK(::waitpid(child, &status, 0) == child);
+    culm::yield_now();
+    CHECK_FALSE(caller.done());
+    CHECK(::send(pair.far, "x", 1, 0) == 1);
+    CHECK_OUTCOME(caller.join(), 1, kErrnoBefore);
+}
+
 TEST_CASE("after fork the child parks on its own, the parent is undisturbed") {
     Program program;
     Pair pair = socket_pair();

@@ -29,11 +29,11 @@ enum class FiberState : std::uint8_t {
 
 // The table of legal moves: one byte for each state to leave, one bit in it for each state to enter.
 constexpr bool is_legal_move(FiberState from, FiberState to) noexcept {
-    constexpr std::uint64_t kMoves = 0b10110ULL << 0     // kNew: started, switched to, discarded
-                                     | 0b10100ULL << 8   // kReady: its turn, abandoned
-                                     | 0b11010ULL << 16  // kRunning: yields, parks, finishes
-                                     | 0b10110ULL << 24  // kParked: woken, switched to, abandoned
-                                     | 0b00000ULL << 32; // kFinished: for good
+    constexpr std::uint64_t kMoves = 0b10110ULL << 0      // kNew: started, switched to, discarded
+                                     | 0b10100ULL << 8    // kReady: its turn, abandoned
+                                     | 0b11010ULL << 16   // kRunning: yields, parks, finishes
+                                     | 0b10110ULL << 24   // kParked: woken, switched to, abandoned
+                                     | 0b00000ULL << 32;  // kFinished: for good
     return (kMoves >> (static_cast<unsigned>(from) * 8 + static_cast<unsigned>(to)) & 1) != 0;
 }
 
@@ -87,7 +87,9 @@ public:
     StackClass stack_class() const noexcept { return stack_class_; }
     const void* suspended_sp() const noexcept { return context_.sp; }  // meaningful while ready or parked
     std::size_t peak_bytes() const noexcept { return peak_bytes_; }    // deepest use seen at a discard
-    void note_peak(std::size_t bytes) noexcept { if (bytes > peak_bytes_) peak_bytes_ = bytes; }
+    void note_peak(std::size_t bytes) noexcept {
+        if (bytes > peak_bytes_) peak_bytes_ = bytes;
+    }
 
     // Where the host_stack_bytes are; null without a stack. They lie colour_bytes() below the base.
     std::byte* host_area() const noexcept {
@@ -134,7 +136,7 @@ private:
     bool cancel_requested_ = false;
     bool has_reservation_ = false;  // a stack is promised and not taken yet: the fiber never ran
     bool is_main_ : 1 = false;
-    bool trimmed_ : 1 = false;      // has not run since its stack was last looked at by trim()
+    bool trimmed_ : 1 = false;           // has not run since its stack was last looked at by trim()
     void* caught_exceptions_ = nullptr;  // __cxa_eh_globals of this fiber
     std::uint32_t uncaught_exceptions_ = 0;
     std::int32_t errno_ = 0;

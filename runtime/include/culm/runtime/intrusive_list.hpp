@@ -20,7 +20,7 @@ struct ListLink {
 };
 
 // Circular, with the list itself as the sentinel; T holds the link as member `Member`.
-template <class T, ListLink T::* Member>
+template <class T, ListLink T::*Member>
 class IntrusiveList {
 public:
     IntrusiveList() noexcept { sentinel_.previous = sentinel_.next = &sentinel_; }

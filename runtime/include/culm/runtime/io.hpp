@@ -1,7 +1,8 @@
 // Socket calls that park the running fiber instead of blocking its OS thread, for C++ programs that do not interpose.
 //
-// They take ordinary descriptors in either blocking mode and return what the system call returns; errno is set as by it,
-// ETIMEDOUT after the deadline, ECANCELED when the fiber was cancelled, EBADF when another fiber closed the descriptor.
+// They take ordinary descriptors in either blocking mode and return what the system call returns; errno is set as by
+// it, ETIMEDOUT after the deadline, ECANCELED when the fiber was cancelled, EBADF when another fiber closed the
+// descriptor.
 #pragma once
 
 #include <sys/socket.h>
@@ -13,10 +14,12 @@
 
 namespace culm::io {
 
+// The new descriptor is close-on-exec. A listening socket that other threads or processes accept from as well should be
+// non-blocking: between our look and the call somebody else may take the connection.
 int accept(int fd, sockaddr* address, socklen_t* length, std::int64_t deadline_ns = runtime::kNever) noexcept;
 int connect(int fd, const sockaddr* address, socklen_t length, std::int64_t deadline_ns = runtime::kNever) noexcept;
 ssize_t receive(int fd, void* buffer, std::size_t bytes, std::int64_t deadline_ns = runtime::kNever) noexcept;
-// Sends all of it, or fails; the number of bytes sent before an error is lost, as with a blocking socket.
+// Sends all of it, or fails (EPIPE without the signal); the number of bytes sent before an error is lost, as with a blocking socket.
 ssize_t send_all(int fd, const void* buffer, std::size_t bytes, std::int64_t deadline_ns = runtime::kNever) noexcept;
 // Tells the scheduler, then closes. Fibers that wait for the descriptor get EBADF.
 int close(int fd) noexcept;

@@ -21,8 +21,8 @@ class Fiber;
 struct FdWait {
     ListLink link;
     Fiber* fiber = nullptr;
-    FdWait* next = nullptr;    // the same fiber's next wait
-    std::uint32_t index = 0;   // which of the fiber's requests this is
+    FdWait* next = nullptr;   // the same fiber's next wait
+    std::uint32_t index = 0;  // which of the fiber's requests this is
     int fd = -1;
     std::uint32_t wanted = 0;  // EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
     std::uint32_t ready = 0;   // what came, with EPOLLERR and EPOLLHUP; 0 until then
@@ -40,8 +40,8 @@ public:
     // Ends a wait that was not reported. Harmless on a wait that is not linked.
     virtual void unwatch(FdWait& wait) noexcept = 0;
 
-    // Waits at most timeout_ns (0: looks only, while fibers may be runnable; kNever: for ever) and calls on_ready for each wait that became ready,
-    // after unlinking it. Returns the number of calls, or -EINTR if a signal came first.
+    // Waits at most timeout_ns (0: looks only, while fibers may be runnable; kNever: for ever) and calls on_ready for
+    // each wait that became ready, after unlinking it. Returns the number of calls, or -EINTR if a signal came first.
     using OnReady = void (*)(FdWait& wait, void* context);
     virtual int poll(std::int64_t timeout_ns, OnReady on_ready, void* context) noexcept = 0;
 

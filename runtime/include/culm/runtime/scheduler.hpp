@@ -84,7 +84,8 @@ public:
     // The OS thread's own flow of control; after a fork in another fiber, the fiber that survived.
     Fiber& main_fiber() noexcept { return *main_; }
 
-    // Calls visit for each started, unfinished fiber except the main one; visit must not switch, start or finish fibers.
+    // Calls visit for each started, unfinished fiber except the main one; visit must not switch, start or finish
+    // fibers.
     void for_each_fiber(void (*visit)(Fiber& fiber, void* context), void* context) noexcept;
 
     // --- waiting. All of these switch; the running fiber is the caller -----------------------------------------------
@@ -120,8 +121,8 @@ public:
 
     // --- from other OS threads: thread-safe -------------------------------------------------------------------------
     // Runs call(scheduler, argument) on the owning thread soon (at its next look), between two fibers: it may wake and
-    // start fibers, not switch. False: the scheduler is closed or memory ran out, the call will not run. Wakes the thread
-    // if it is idle. The caller holds a reference to one of the scheduler's fibers, or knows that it is open.
+    // start fibers, not switch. False: the scheduler is closed or memory ran out, the call will not run. Wakes the
+    // thread if it is idle. The caller holds a reference to one of the scheduler's fibers, or knows that it is open.
     using RemoteCall = void (*)(Scheduler& scheduler, void* argument);
     bool post(RemoteCall call, void* argument) noexcept;
 
@@ -210,9 +211,9 @@ private:
     [[gnu::tls_model("initial-exec")]] static inline constinit thread_local Scheduler* current_ = nullptr;
 
     Fiber* running_ = nullptr;
-    Fiber* main_ = nullptr;      // the fiber that interrupt_main() wakes; the survivor after a fork in another one
-    Fiber* finished_ = nullptr;  // its stack is given back by whoever continues after it
-    int* errno_ = nullptr;       // of the owning thread
+    Fiber* main_ = nullptr;       // the fiber that interrupt_main() wakes; the survivor after a fork in another one
+    Fiber* finished_ = nullptr;   // its stack is given back by whoever continues after it
+    int* errno_ = nullptr;        // of the owning thread
     void* exceptions_ = nullptr;  // __cxa_get_globals() of the owning thread
     std::uint64_t switches_ = 0;
     unsigned looks_left_ = kSwitchesPerLook;

@@ -3,9 +3,9 @@
 //   auto fiber = culm::spawn([] { culm::sleep_for(1ms); });
 //   fiber.join();
 //
-// The first of them on an OS thread makes its scheduler. Errors of the environment are Results; an exception that leaves
-// the spawned function ends the process, as in std::thread.
-// Invariant: a JoinHandle owns a reference to its fiber, not its execution: dropping it detaches.
+// The first of them on an OS thread makes its scheduler. Errors of the environment are Results; an exception that
+// leaves the spawned function ends the process, as in std::thread. Invariant: a JoinHandle owns a reference to its
+// fiber, not its execution: dropping it detaches.
 #pragma once
 
 #include <chrono>

@@ -19,7 +19,8 @@ struct SwitchHook {
     void (*on_stack)(Fiber& fiber) = nullptr;
     // Runs on the side that is left: save the language's state of `from`, load that of `to`.
     void (*on_switch)(Fiber& from, Fiber& to) = nullptr;
-    // Runs first on the side that continues, in the fiber `now`, except on a fiber's very first run (its body starts it).
+    // Runs first on the side that continues, in the fiber `now`, except on a fiber's very first run (its body starts
+    // it).
     void (*after_switch)(Fiber& now) = nullptr;
 
     // Around a reactor poll that may block: give the language's lock up, take it back.

@@ -24,8 +24,8 @@ public:
 
     bool empty() const noexcept { return head_ == nullptr; }
 
-    // Parks the running fiber at the end of the queue (at its head if `front`) until it is notified, the deadline passes,
-    // it is cancelled or a signal interrupts it. Switches.
+    // Parks the running fiber at the end of the queue (at its head if `front`) until it is notified, the deadline
+    // passes, it is cancelled or a signal interrupts it. Switches.
     Wake wait(Scheduler& scheduler, WaitKind kind, std::int64_t deadline_ns = kNever, bool front = false) noexcept;
 
     Fiber* notify_one() noexcept;  // the fiber made ready, or null
