@@ -8,6 +8,7 @@ Invariant: nothing of the command line's state is visible in the program's `__ma
 
 import builtins
 import io
+import os
 import pkgutil
 import runpy
 import sys
@@ -62,7 +63,7 @@ class Program:
         return 0
 
     def _run_script(self, main_module: types.ModuleType) -> int:
-        path = str(Path(self.name).absolute())
+        path = os.path.join(Path.cwd(), self.name)  # noqa: PTH118  # python keeps a "./" in it
         try:
             code = _code_of(path)
         except OSError as error:
