@@ -17,6 +17,16 @@ namespace culm::runtime {
 
 class Fiber;
 
+// FdRequest::ready of a descriptor that is not open (the value of POLLNVAL; no epoll event uses it).
+inline constexpr std::uint32_t kFdInvalid = 0x20;
+
+// One descriptor of a wait for several.
+struct FdRequest {
+    int fd = -1;
+    std::uint32_t wanted = 0;
+    std::uint32_t ready = 0;  // set on return
+};
+
 // One fiber's wait for one descriptor. Lives in the scheduler's pool, never on a stack.
 struct FdWait {
     ListLink link;

@@ -15,6 +15,7 @@
 #include "culm/runtime/clock.hpp"
 #include "culm/runtime/fiber.hpp"
 #include "culm/runtime/reactor.hpp"
+#include "culm/runtime/scheduler_options.hpp"
 #include "culm/runtime/switch_hook.hpp"
 #include "culm/stack.hpp"
 
@@ -23,35 +24,6 @@ class StackPool;
 }
 
 namespace culm::runtime {
-
-struct SchedulerOptions {
-    std::unique_ptr<Clock> clock;      // null: monotonic
-    std::unique_ptr<Reactor> reactor;  // null: epoll
-    std::uint64_t seed = 0;            // not 0: runnable fibers run in an order drawn from this seed
-};
-
-struct SchedulerStatistics {
-    std::uint64_t switches = 0;
-    std::uint64_t spawned = 0;
-    std::uint64_t finished = 0;
-    std::uint64_t polls = 0;         // reactor polls
-    std::uint64_t idle_polls = 0;    // of these, with nothing runnable
-    std::uint64_t remote_calls = 0;  // calls posted by other threads
-    std::size_t fibers = 0;          // started and unfinished, without the main fiber
-    std::size_t ready = 0;
-    std::size_t timers = 0;
-    std::size_t fd_waits = 0;
-};
-
-// FdRequest::ready of a descriptor that is not open (the value of POLLNVAL; no epoll event uses it).
-inline constexpr std::uint32_t kFdInvalid = 0x20;
-
-// One descriptor of a wait for several.
-struct FdRequest {
-    int fd = -1;
-    std::uint32_t wanted = 0;
-    std::uint32_t ready = 0;  // set on return
-};
 
 class Scheduler {
 public:
