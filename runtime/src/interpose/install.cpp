@@ -42,6 +42,9 @@ void after_fork_in_parent() noexcept {
 
 void after_fork_in_child() noexcept {
     installation.process.store(::getpid(), std::memory_order_relaxed);
+    // The reactor's kernel objects are shared with the parent until Scheduler::after_fork_in_child() makes new ones; a
+    // child that closes descriptors first must not end the parent's registrations.
+    if (Scheduler* scheduler = Scheduler::current()) scheduler->reactor().close_descriptors();
     semaphores::after_fork_in_child();
     Home::after_fork_in_child();
     installation.mutex.unlock();
