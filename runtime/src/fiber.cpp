@@ -12,7 +12,7 @@
 namespace culm::runtime {
 
 // Three cache lines; a sanitizer's record makes it larger.
-static_assert(CULM_INSTRUMENTED || sizeof(Fiber) <= 192);
+static_assert(instrument::kInstrumented || sizeof(Fiber) <= 192);
 
 namespace {
 constexpr std::size_t kNameBytesMax = 255;

@@ -12,6 +12,8 @@
 
 namespace culm::instrument {
 
+inline constexpr bool kInstrumented = CULM_INSTRUMENTED != 0;
+
 // What a new context runs first.
 struct FirstCall {
     void (*entry)(void* argument) = nullptr;
