@@ -111,23 +111,20 @@ const VictimCalls calls = {
 }  // namespace
 
 // Every symbol of the table, weak: an older libc lacks some.
-#define SYMBOLS(X)                                                                                                     \
-    X(socket)                                                                                                          \
-    X(socketpair)                                                                                                      \
-    X(setsockopt) X(connect) X(__connect) X(accept) X(accept4) X(recv) X(recvfrom) X(recvmsg) X(send) X(__send)        \
-        X(sendto) X(sendmsg) X(__recv_chk) X(__recvfrom_chk) X(read) X(__read) X(__read_chk) X(readv) X(write)         \
-            X(__write) X(writev) X(close) X(__close) X(close_range) X(closefrom) X(dup) X(dup2) X(__dup2) X(dup3)      \
-                X(fcntl) X(__fcntl) X(fcntl64) X(ioctl) X(poll) X(__poll) X(__poll_chk) X(ppoll) X(__ppoll_chk)        \
-                    X(select) X(__select) X(pselect) X(epoll_wait) X(epoll_pwait) X(epoll_pwait2) X(nanosleep)         \
-                        X(__nanosleep) X(clock_nanosleep) X(usleep) X(sleep) X(sem_wait) X(sem_timedwait)              \
-                            X(sem_clockwait) X(sem_post) X(sem_destroy) X(pthread_mutex_lock) X(pthread_mutex_trylock) \
-                                X(pthread_mutex_timedlock) X(pthread_mutex_clocklock) X(pthread_mutex_unlock)          \
-                                    X(dlopen) X(dlmopen) X(dlsym) X(dlclose) X(pthread_self) X(pthread_kill)           \
-                                        X(pthread_sigqueue) X(pthread_getcpuclockid) X(pthread_getattr_np)             \
-                                            X(pthread_detach) X(pthread_join) X(pthread_setname_np)                    \
-                                                X(pthread_getname_np) X(pthread_getschedparam)                         \
-                                                    X(pthread_setschedparam) X(pthread_getaffinity_np)                 \
-                                                        X(pthread_setaffinity_np)
+// clang-format off
+#define SYMBOLS(X) \
+    X(socket) X(socketpair) X(setsockopt) X(connect) X(__connect) X(accept) X(accept4) X(recv) X(recvfrom) \
+    X(recvmsg) X(send) X(__send) X(sendto) X(sendmsg) X(__recv_chk) X(__recvfrom_chk) X(read) X(__read) \
+    X(__read_chk) X(readv) X(write) X(__write) X(writev) X(close) X(__close) X(close_range) X(closefrom) X(dup) \
+    X(dup2) X(__dup2) X(dup3) X(fcntl) X(__fcntl) X(fcntl64) X(ioctl) X(poll) X(__poll) X(__poll_chk) X(ppoll) \
+    X(__ppoll_chk) X(select) X(__select) X(pselect) X(epoll_wait) X(epoll_pwait) X(epoll_pwait2) X(nanosleep) \
+    X(__nanosleep) X(clock_nanosleep) X(usleep) X(sleep) X(sem_wait) X(sem_timedwait) X(sem_clockwait) \
+    X(sem_post) X(sem_destroy) X(pthread_mutex_lock) X(pthread_mutex_trylock) X(pthread_mutex_timedlock) \
+    X(pthread_mutex_clocklock) X(pthread_mutex_unlock) X(dlopen) X(dlmopen) X(dlsym) X(dlclose) X(pthread_self) \
+    X(pthread_kill) X(pthread_sigqueue) X(pthread_getcpuclockid) X(pthread_getattr_np) X(pthread_detach) \
+    X(pthread_join) X(pthread_setname_np) X(pthread_getname_np) X(pthread_getschedparam) \
+    X(pthread_setschedparam) X(pthread_getaffinity_np) X(pthread_setaffinity_np)
+// clang-format on
 
 namespace symbols {
 #define DECLARE(name) extern "C" void symbol_##name() __asm__(#name) __attribute__((weak));
