@@ -28,7 +28,7 @@ PYTHON_FILES = python tests benchmarks examples tools noxfile.py
 .PHONY: help
 help: ## List the targets
 	@echo "make <target> [PYTHON=python3.13] [JOBS=2]"
-	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  \1 | \2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-13s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  \1 | \2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 $(BIN)/.tools: tools/bootstrap
 	@tools/bootstrap $(VENV)
@@ -52,10 +52,10 @@ demo: $(BIN)/.installed ## Build, install, and run ten thousand connections on o
 	@$(BIN)/culm demo
 
 .PHONY: test
-test: cxx-test python-test left-out ## Build, install, and run every fast test, C++ and Python
+test: cxx-test interpreter-test python-test left-out ## Build, install, and run every fast test, C++ and Python
 
 .PHONY: left-out
-left-out: cxx-test python-test
+left-out: cxx-test interpreter-test python-test
 	@if [ -s build/dev/left-out.txt ]; then echo; echo "LEFT OUT of this run:"; sed 's/^/  /' build/dev/left-out.txt; fi
 
 .PHONY: cxx-test
@@ -65,6 +65,10 @@ cxx-test: $(BIN)/.tools ## The fast C++ tests alone
 .PHONY: python-test
 python-test: $(BIN)/.installed ## The fast Python tests and the layer rules alone
 	@$(TIME_LIMIT) $(BIN)/python -m pytest -q -m 'not slow' $(ARGS)
+
+.PHONY: interpreter-test
+interpreter-test: $(BIN)/.installed ## The tests of the layer that touches the interpreter's internals alone
+	@tools/interpreter-tests $(BIN)/python -q
 
 .PHONY: asan
 asan: $(BIN)/.tools ## The C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer

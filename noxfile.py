@@ -34,6 +34,7 @@ def tests(session: nox.Session) -> None:
     """Build, install, and run the Python suite; arguments go to pytest."""
     session.install("--quiet", *build_tools())
     session.install("--quiet", "--no-build-isolation", ".[cli,test]")
+    session.run("tools/interpreter-tests", "python", "-q", external=True)
     # pytest cannot end a test that hangs inside C; SIGABRT makes it print where every thread is.
     limit = ["timeout", "--signal=ABRT", "--kill-after=30", "1200"]
     session.run(*limit, "python", "-m", "pytest", *(session.posargs or ["-q"]), external=True)
