@@ -37,14 +37,15 @@ PyObject* cancelled_instead(PyFiber* self, PyObject* exception) {
 }
 
 // KeyboardInterrupt belongs to the main fiber: whichever fiber it hit, the program is meant. A main fiber that waits for
-// this one gets it as its outcome.
+// the result of this one gets it so. The last thing a fiber does: Python code run after it would get the interrupt.
 void forward_interrupt(ThreadHost& host, PyFiber* self) {
-    if (host.joined_by_main == self) return;
+    if (self->exception == nullptr || host.result_for_main == self) return;
+    if (!PyErr_GivenExceptionMatches(self->exception, PyExc_KeyboardInterrupt)) return;
     PyErr_SetInterrupt();
     host.scheduler->interrupt_main();
 }
 
-void record_outcome(ThreadHost& host, PyFiber* self, PyObject* result) {
+void record_outcome(PyFiber* self, PyObject* result) {
     Py_CLEAR(self->value);
     Py_CLEAR(self->exception);
     if (result != nullptr) {
@@ -57,43 +58,38 @@ void record_outcome(ThreadHost& host, PyFiber* self, PyObject* result) {
         return;
     }
     if (PyErr_GivenExceptionMatches(self->exception, PyExc_KeyboardInterrupt)) {
-        self->outcome_taken = true;
-        forward_interrupt(host, self);
+        self->outcome_taken = true;  // the main fiber gets it
         return;
     }
     self->outcome_taken = false;
     untaken().insert(self);
 }
 
-// Called with the identity of each ended fiber that had asked for it. Set by the Python side.
-PyObject* identity_end = nullptr;
+// threading._active and threading._DummyThread, once patch() has run.
+PyObject* active_threads = nullptr;
+PyObject* dummy_thread_type = nullptr;
 
-void end_identity(PyFiber* self) {
-    if (identity_end == nullptr || !self->fiber->identity_asked) return;
-    PyObject* done = PyObject_CallFunction(identity_end, "k", self->fiber->identity());
-    if (done == nullptr) PyErr_WriteUnraisable(as_object(self));
-    Py_XDECREF(done);
+// threading.current_thread() makes a dummy thread for a fiber that is no Thread: it goes with the fiber. Not in Python,
+// where a signal's exception would be raised in the middle of it and be lost.
+void forget_dummy_thread(PyFiber* self) {
+    if (active_threads == nullptr || !self->fiber->identity_asked) return;
+    PyObject* identity = PyLong_FromUnsignedLong(self->fiber->identity());
+    PyObject* thread = identity == nullptr ? nullptr : PyDict_GetItemWithError(active_threads, identity);
+    const bool is_dummy = thread != nullptr && Py_IS_TYPE(thread, reinterpret_cast<PyTypeObject*>(dummy_thread_type));
+    if (is_dummy) PyDict_DelItem(active_threads, identity);
+    Py_XDECREF(identity);
+    if (PyErr_Occurred()) PyErr_WriteUnraisable(as_object(self));
 }
 
+// The function and its arguments stay in the object while they are in use: a reference held by a C frame of a parked
+// fiber would be one that the garbage collector cannot account for.
 PyObject* call_function(PyFiber* self) {
-    PyObject* function = Py_NewRef(self->function);
-    PyObject* arguments = self->arguments;
-    PyObject* keywords = self->keywords;
-    self->arguments = self->keywords = nullptr;
-    PyObject* result = nullptr;
-    if (keywords != nullptr) {
-        PyObject* empty = arguments == nullptr ? PyTuple_New(0) : nullptr;
-        result = PyObject_Call(function, arguments != nullptr ? arguments : empty, keywords);
-        Py_XDECREF(empty);
-    } else if (arguments != nullptr) {
-        result = PyObject_CallObject(function, arguments);
-    } else {
-        result = PyObject_CallNoArgs(function);
+    if (self->keywords != nullptr) {
+        if (self->arguments == nullptr) self->arguments = PyTuple_New(0);
+        return self->arguments == nullptr ? nullptr : PyObject_Call(self->function, self->arguments, self->keywords);
     }
-    Py_DECREF(function);
-    Py_XDECREF(arguments);
-    Py_XDECREF(keywords);
-    return result;
+    if (self->arguments != nullptr) return PyObject_CallObject(self->function, self->arguments);
+    return PyObject_CallNoArgs(self->function);
 }
 
 // What was injected or requested before the first instruction ends the fiber without running its function.
@@ -115,21 +111,27 @@ void run_body(Fiber& fiber, void*) {
     flush_drops(host);
     PyObject* result = run_function(self);
     interpreter::raise_soon(host.record, saved_state(host, fiber), nullptr);
-    if (host.main_lost_in_fork) end_forked_child(result);
-    record_outcome(host, self, result);
+    if (host.forking == self) end_forked_child(result);
+    record_outcome(self, result);
     Py_CLEAR(self->arguments);
     Py_CLEAR(self->keywords);
     release_remote_waiters(self);
-    end_identity(self);
+    forget_dummy_thread(self);
     interpreter::finish_running(host.record, saved_state(host, fiber));
+    forward_interrupt(host, self);
     hold_scheduled(self);
     release_scheduled_later(host, self);
 }
 
 }  // namespace
 
-PyObject* set_identity_end(PyObject*, PyObject* callback) {
-    Py_XSETREF(identity_end, Py_NewRef(callback));
+PyObject* know_dummy_threads(PyObject*, PyObject* const* args, Py_ssize_t count) {
+    if (count != 2 || !PyDict_Check(args[0]) || !PyType_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "know_dummy_threads() needs threading._active and threading._DummyThread");
+        return nullptr;
+    }
+    Py_XSETREF(active_threads, Py_NewRef(args[0]));
+    Py_XSETREF(dummy_thread_type, Py_NewRef(args[1]));
     Py_RETURN_NONE;
 }
 

@@ -19,8 +19,8 @@ struct PyFiber {
     PyObject* weak_references;
     runtime::Fiber* fiber;  // one reference; never null after construction
     PyObject* function;
-    PyObject* arguments;  // tuple or null; until the first run
-    PyObject* keywords;   // dict or null; until the first run
+    PyObject* arguments;  // tuple or null; until the end
+    PyObject* keywords;   // dict or null; until the end
     PyObject* context;    // contextvars context or null; until the first run
     PyObject* name;       // str or null: then the function's qualified name is shown
     PyObject* value;      // while parked: what unpark or switch sent; finished: the result, null if it failed
@@ -66,7 +66,7 @@ void end_fiber_soon(ThreadHost& host, PyFiber* self);
 void report_untaken(PyFiber* self);     // Runs Python.
 void report_all_untaken();              // Runs Python.
 void forget_untaken(PyFiber* self) noexcept;
-PyObject* set_identity_end(PyObject* module, PyObject* callback);
+PyObject* know_dummy_threads(PyObject* module, PyObject* const* args, Py_ssize_t count);
 
 // Takes the scheduled reference back before making a fiber runnable.
 inline void hold_scheduled(PyFiber* self) noexcept {

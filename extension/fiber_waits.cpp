@@ -52,16 +52,16 @@ int wait_from_other_thread(PyFiber* self, PyObject* timeout) {
     return finished(self) ? 1 : 0;
 }
 
-int wait_in_own_thread(ThreadHost& host, PyFiber* self, std::int64_t deadline_ns) {
+int wait_in_own_thread(ThreadHost& host, PyFiber* self, std::int64_t deadline_ns, bool for_outcome) {
     if (self->fiber == &host.scheduler->running()) {
         PyErr_SetString(PyExc_RuntimeError, "a fiber cannot wait for its own end");
         return -1;
     }
-    const bool by_main = host.scheduler->running().is_main();
+    const bool by_main = for_outcome && host.scheduler->running().is_main();
     while (!finished(self)) {
-        if (by_main) host.joined_by_main = self;
+        if (by_main) host.result_for_main = self;
         const Wake wake = host.scheduler->join(*self->fiber, deadline_ns);
-        if (by_main) host.joined_by_main = nullptr;
+        if (by_main) host.result_for_main = nullptr;
         bool again = false;
         if (!settle_wake(host, wake, again)) return -1;
         if (wake == Wake::kTimeout) return finished(self) ? 1 : 0;
@@ -69,7 +69,7 @@ int wait_in_own_thread(ThreadHost& host, PyFiber* self, std::int64_t deadline_ns
     return 1;
 }
 
-int wait_until_finished(PyFiber* self, PyObject* timeout) {
+int wait_until_finished(PyFiber* self, PyObject* timeout, bool for_outcome) {
     ThreadHost* host = ensure_thread_host();
     if (host == nullptr) return -1;
     std::int64_t deadline_ns = 0;
@@ -84,7 +84,7 @@ int wait_until_finished(PyFiber* self, PyObject* timeout) {
         return -1;
     }
     Py_INCREF(as_object(self));
-    const int outcome = &self->fiber->scheduler() == host->scheduler ? wait_in_own_thread(*host, self, deadline_ns)
+    const int outcome = &self->fiber->scheduler() == host->scheduler ? wait_in_own_thread(*host, self, deadline_ns, for_outcome)
                                                                      : wait_from_other_thread(self, timeout);
     Py_DECREF(as_object(self));
     return outcome;
@@ -126,7 +126,7 @@ void release_remote_waiters(PyFiber* self) {
 PyObject* fiber_join(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
     PyObject* timeout = nullptr;
     if (!parse_timeout_argument("join", args, count, names, timeout)) return nullptr;
-    const int outcome = wait_until_finished(as_fiber(object), timeout);
+    const int outcome = wait_until_finished(as_fiber(object), timeout, false);
     return outcome < 0 ? nullptr : PyBool_FromLong(outcome);
 }
 
@@ -134,7 +134,7 @@ PyObject* fiber_result(PyObject* object, PyObject* const* args, Py_ssize_t count
     PyObject* timeout = nullptr;
     if (!parse_timeout_argument("result", args, count, names, timeout)) return nullptr;
     PyFiber* self = as_fiber(object);
-    const int outcome = wait_until_finished(self, timeout);
+    const int outcome = wait_until_finished(self, timeout, true);
     if (outcome < 0) return nullptr;
     if (outcome == 0) return raise_timeout(self);
     forget_untaken(self);
@@ -148,7 +148,7 @@ PyObject* fiber_exception(PyObject* object, PyObject* const* args, Py_ssize_t co
     PyObject* timeout = nullptr;
     if (!parse_timeout_argument("exception", args, count, names, timeout)) return nullptr;
     PyFiber* self = as_fiber(object);
-    const int outcome = wait_until_finished(self, timeout);
+    const int outcome = wait_until_finished(self, timeout, true);
     if (outcome < 0) return nullptr;
     if (outcome == 0) return raise_timeout(self);
     forget_untaken(self);

@@ -10,6 +10,7 @@
 
 #include "errors.hpp"
 #include "fiber_type.hpp"
+#include "interposition.hpp"
 
 namespace culm::extension {
 
@@ -57,10 +58,11 @@ PyObject* after_fork_in_child(PyObject*, PyObject*) {
     runtime::Fiber& running = host->scheduler->running();
     if (!keep_fibers.load()) {
         host->scheduler->for_each_fiber(mark_lost, &running);
-        host->main_lost_in_fork = !running.is_main();
+        host->forking = running.is_main() ? nullptr : host_of(running);
     }
     host->scheduler->after_fork_in_child(keep_fibers.load());
     interpreter::adopt_thread_after_fork(host->record);
+    if (interposed()) show_identities(*host);
     Py_RETURN_NONE;
 }
 
@@ -85,13 +87,12 @@ bool register_fork_hooks(PyObject* module) {
     PyObject* hook = PyObject_GetAttrString(module, "_after_fork_in_child");
     PyObject* os = hook == nullptr ? nullptr : PyImport_ImportModule("os");
     PyObject* function = os == nullptr ? nullptr : PyObject_GetAttrString(os, "register_at_fork");
-    PyObject* empty = function == nullptr ? nullptr : PyTuple_New(0);
-    PyObject* keywords = empty == nullptr ? nullptr : Py_BuildValue("{sO}", "after_in_child", hook);
-    PyObject* done = keywords == nullptr ? nullptr : PyObject_Call(function, empty, keywords);
+    PyObject* const arguments[] = {hook};
+    PyObject* names = function == nullptr ? nullptr : Py_BuildValue("(s)", "after_in_child");
+    PyObject* done = names == nullptr ? nullptr : PyObject_Vectorcall(function, arguments, 0, names);
     const bool good = done != nullptr;
     Py_XDECREF(done);
-    Py_XDECREF(keywords);
-    Py_XDECREF(empty);
+    Py_XDECREF(names);
     Py_XDECREF(function);
     Py_XDECREF(os);
     Py_XDECREF(hook);

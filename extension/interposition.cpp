@@ -12,12 +12,16 @@ namespace culm::extension {
 
 bool interposed() noexcept { return runtime::interpose::installed(); }
 
+void show_identities(ThreadHost& host) noexcept {
+    interpreter::show_fiber_identities(host.record, host.scheduler->running().identity());
+}
+
 PyObject* interpose(PyObject*, PyObject*) {
     ThreadHost* host = ensure_thread_host();
     if (host == nullptr) return nullptr;
     auto installed = runtime::interpose::install({.interpreter_object = reinterpret_cast<const void*>(&Py_GetVersion)});
     if (!installed) return raise_error(installed.error());
-    use_fiber_identities(*host);
+    show_identities(*host);
     Py_RETURN_NONE;
 }
 

@@ -67,17 +67,35 @@ PyMethodDef functions[] = {
     {"kernel_features", kernel_features, METH_NOARGS, "What the kernel offers for stacks, as a dict."},
     {"stack_classes", stack_classes, METH_NOARGS, "The size classes of stacks, as a list of dicts."},
     {"context_implementation", context_implementation, METH_NOARGS, "Which switch this build uses."},
-    {"set_identity_end", set_identity_end, METH_O,
-     "Has callback(identity) called at the end of each fiber whose identity was asked for."},
+    {"know_dummy_threads", as_method(know_dummy_threads), METH_FASTCALL,
+     "know_dummy_threads($module, active, dummy_type, /)\n--\n\nHas the dummy thread of a fiber leave the dict `active` "
+     "when the fiber ends."},
     {"_after_fork_in_child", after_fork_in_child, METH_NOARGS, "For os.register_at_fork."},
     {"_shut_down", shut_down, METH_NOARGS, "For atexit: unwinds every suspended fiber of this thread."},
     {nullptr, nullptr, 0, nullptr}};
 
+// The fibers of the main thread are unwound when the interpreter exits.
+bool register_shut_down(PyObject* module) {
+    PyObject* function = PyObject_GetAttrString(module, "_shut_down");
+    PyObject* atexit = function == nullptr ? nullptr : PyImport_ImportModule("atexit");
+    PyObject* done = atexit == nullptr ? nullptr : PyObject_CallMethod(atexit, "register", "O", function);
+    const bool good = done != nullptr;
+    Py_XDECREF(done);
+    Py_XDECREF(atexit);
+    Py_XDECREF(function);
+    return good;
+}
+
 int execute(PyObject* module) {
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError,
+                        "culm cannot be imported in a sub-interpreter: its fibers belong to the main interpreter");
+        return -1;
+    }
     if (!interpreter::initialize()) return -1;
     if (!add_exceptions(module) || !ready_fiber_type(module) || !ready_stack_use_type(module)) return -1;
     install_switch_hooks();
-    return register_fork_hooks(module) ? 0 : -1;
+    return register_fork_hooks(module) && register_shut_down(module) ? 0 : -1;
 }
 
 PyModuleDef_Slot slots[] = {{Py_mod_exec, reinterpret_cast<void*>(execute)}, {0, nullptr}};

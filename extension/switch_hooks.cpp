@@ -6,11 +6,13 @@
 #include <cstdio>
 
 #include "culm/runtime/interpose.hpp"
+#include "deadline.hpp"
 #include "errors.hpp"
 #include "fiber_type.hpp"
 
 namespace culm::extension {
 
+using runtime::Consent;
 using runtime::Fiber;
 using runtime::Scheduler;
 
@@ -47,13 +49,13 @@ void idle_begin(Fiber&) { PyEval_SaveThread(); }
 void idle_end(Fiber&) { PyEval_RestoreThread(thread_host->record.tstate); }
 
 // Only the thread state that the fibers share may be switched: not that of a sub-interpreter that is running here.
-bool may_park(Fiber&) {
-    const PyThreadState* attached = interpreter::attached_thread_state();
-    return thread_host != nullptr && (attached == nullptr || attached == thread_host->record.tstate);
+Consent may_park(Fiber&) {
+    if (thread_host == nullptr || interpreter::runs_other_interpreter(thread_host->record)) return Consent::kNo;
+    return interpreter::is_attached(thread_host->record) ? Consent::kUnlessMutexHeld : Consent::kYes;
 }
 
 bool enter(Fiber&) {
-    if (interpreter::attached_thread_state() != nullptr) return false;
+    if (interpreter::is_attached(thread_host->record)) return false;
     PyEval_RestoreThread(thread_host->record.tstate);
     return true;
 }
@@ -71,10 +73,39 @@ void cancelled_in_call(Fiber& fiber) {
     Py_CLEAR(self->exception);
 }
 
+// A lock's wait fails with EINTR, upon which the interpreter makes pending calls: this is one. It belongs to the fiber's
+// own thread; another that comes first leaves it for it. Another fiber of that thread that comes first asks again.
+int raise_in_lock(void* argument) {
+    auto* self = static_cast<PyFiber*>(argument);
+    ThreadHost* host = thread_host;
+    if (host == nullptr || host->scheduler != &self->fiber->scheduler()) {
+        const interpreter::ThreadRecord elsewhere;
+        if (!finished(self)) interpreter::call_soon(elsewhere, raise_in_lock, self);
+        return 0;
+    }
+    int result = 0;
+    if (running_fiber(*host) == self) {
+        bool again = false;
+        result = settle_wake(*host, runtime::Wake::kCancelled, again) ? 0 : -1;
+    } else if (!finished(self)) {
+        host->scheduler->cancel(*self->fiber);
+    }
+    drop_later(*host, as_object(self));
+    return result;
+}
+
+void cancelled_in_lock(Fiber& fiber) {
+    ThreadHost& host = *thread_host;
+    PyFiber* self = host_of(fiber);
+    Py_INCREF(as_object(self));
+    if (interpreter::call_soon(host.record, raise_in_lock, self)) return;
+    Py_DECREF(as_object(self));
+    cancelled_in_call(fiber);  // the lock is waited for again; Cancelled is raised once it was got
+}
+
 // Only the main OS thread runs signal handlers.
 bool signal_pending(Scheduler&) {
-    const ThreadHost& host = *thread_host;
-    return host.identity_slot != &host.record.dummy_slot && interpreter::signal_tripped();
+    return thread_host->record.is_main_thread && interpreter::signal_tripped();
 }
 
 // Async-signal-safe: reads what is there, calls nothing of CPython.
@@ -114,6 +145,7 @@ void install_switch_hooks() noexcept {
     hook.enter = enter;
     hook.leave = leave;
     hook.cancelled_in_call = cancelled_in_call;
+    hook.cancelled_in_lock = cancelled_in_lock;
     hook.signal_pending = signal_pending;
     hook.describe = describe;
     runtime::set_switch_hook(hook);

@@ -87,8 +87,6 @@ ThreadHost* ensure_thread_host() {
     if (thread_host != nullptr) return thread_host;
     auto host = std::make_unique<ThreadHost>();
     if (!interpreter::adopt_thread(host->record)) return nullptr;
-    host->identity_slot = host->record.main_thread_slot;
-    host->record.main_thread_slot = &host->record.dummy_slot;
     auto scheduler = Scheduler::ensure();
     if (!scheduler) {
         raise_error(scheduler.error());
@@ -103,13 +101,8 @@ ThreadHost* ensure_thread_host() {
         return nullptr;
     }
     thread_host = host.release();
-    if (interposed()) use_fiber_identities(*thread_host);
+    if (interposed()) show_identities(*thread_host);
     return thread_host;
-}
-
-void use_fiber_identities(ThreadHost& host) {
-    host.record.main_thread_slot = host.identity_slot;
-    *host.identity_slot = host.scheduler->running().identity();
 }
 
 void unwind_all_fibers(ThreadHost& host) {
@@ -123,6 +116,7 @@ PyObject* shut_down(PyObject*, PyObject*) {
     if (host != nullptr) {
         unwind_all_fibers(*host);
         flush_drops(*host);
+        host->closing = false;  // what was registered with atexit earlier runs later, and may use fibers
     }
     report_all_untaken();
     Py_RETURN_NONE;

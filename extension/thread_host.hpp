@@ -23,14 +23,11 @@ struct ThreadHost {
     interpreter::SavedState main_state;
     runtime::Scheduler* scheduler = nullptr;
     PyFiber* main = nullptr;  // strong; made with the host
-    // _PyRuntime.main_thread on the main OS thread; record.main_thread_slot points there only while interposed, because
-    // the interpreter sees per-fiber identities only then.
-    unsigned long* identity_slot = nullptr;
-    PyFiber* joined_by_main = nullptr;  // borrowed: the fiber whose end the main fiber waits for, else null
+    PyFiber* result_for_main = nullptr;  // borrowed: the fiber whose outcome the main fiber waits for, else null
     // References to drop on the side that continues after a switch. One in the common case.
     PyObject* drop_after_switch = nullptr;
     std::vector<PyObject*> drop_more;
-    bool main_lost_in_fork = false;  // the forking fiber was not the main one: its end is the end of the child
+    PyFiber* forking = nullptr;  // in a forked child without its main fiber: the fiber whose end is the child's
     bool closing = false;            // no new fibers: the thread or the interpreter is ending
 };
 
@@ -38,9 +35,6 @@ inline constinit thread_local ThreadHost* thread_host = nullptr;
 
 // The calling thread's host, made if need be. Null with an exception set (ImportError in a sub-interpreter, OSError).
 ThreadHost* ensure_thread_host();
-
-// From now on the interpreter's main-thread test follows the running fiber. For interposition.
-void use_fiber_identities(ThreadHost& host);
 
 // Takes `object`'s reference over and drops it after the next switch away from the caller, or in flush_drops.
 inline void drop_later(ThreadHost& host, PyObject* object) {

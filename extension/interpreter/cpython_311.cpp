@@ -160,6 +160,11 @@ void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) no
     set_pending_raise(thread.tstate, words_of<Words>(state).pending_raise, exception);
 }
 
+// 3.11 makes pending calls on the main thread only.
+bool call_soon(const ThreadRecord& thread, int (*call)(void*), void* argument) noexcept {
+    return thread.is_main_thread && Py_AddPendingCall(call, argument) == 0;
+}
+
 // 3.11 knows only who holds the GIL, in the whole process.
 bool is_attached(const ThreadRecord& thread) noexcept { return _PyThreadState_UncheckedGet() == thread.tstate; }
 

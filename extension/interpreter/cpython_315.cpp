@@ -185,6 +185,11 @@ void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) no
     set_pending_raise(thread.tstate, words_of<Words>(state).pending_raise, exception);
 }
 
+bool call_soon(const ThreadRecord& thread, int (*call)(void*), void* argument) noexcept {
+    if (thread.is_main_thread) return Py_AddPendingCall(call, argument) == 0;
+    return _PyEval_AddPendingCall(PyInterpreterState_Main(), call, argument, 0) == 0;
+}
+
 bool is_attached(const ThreadRecord& thread) noexcept { return PyThreadState_GetUnchecked() == thread.tstate; }
 
 bool runs_other_interpreter(const ThreadRecord& thread) noexcept {

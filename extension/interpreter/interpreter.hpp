@@ -31,7 +31,10 @@ struct alignas(16) SavedState {
 struct ThreadRecord {
     PyThreadState* tstate = nullptr;
     unsigned long identity = 0;                 // pthread_self() of the thread
-    unsigned long* main_thread_slot = nullptr;  // _PyRuntime.main_thread if this is the main thread, else a dummy
+    bool is_main_thread = false;           // it runs the signal handlers
+    // Where switch_state writes the identity of the fiber that runs: _PyRuntime.main_thread on the main thread once the
+    // interpreter sees an identity per fiber (show_fiber_identities), a dummy before that and on other threads.
+    unsigned long* main_thread_slot = nullptr;
     unsigned long dummy_slot = 0;
 };
 
@@ -45,7 +48,9 @@ bool initialize();
 
 // For the calling OS thread, with the GIL. Refuses a sub-interpreter (ImportError).
 bool adopt_thread(ThreadRecord& thread);
-// In the child of fork: the calling thread is now the main thread.
+// From now on the interpreter is told the identity of the running fiber instead of the thread's.
+void show_fiber_identities(ThreadRecord& thread, unsigned long running_identity) noexcept;
+// In the child of fork: the calling thread is now the main thread, and the interpreter has noted its identity.
 void adopt_thread_after_fork(ThreadRecord& thread) noexcept;
 
 // A new fiber that has not run: frames none, exception none, recursion depth 0, tracing as a new thread's, its own
@@ -80,6 +85,11 @@ void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) no
 bool is_attached(const ThreadRecord& thread) noexcept;
 // It holds the GIL with another thread state: that of a sub-interpreter.
 bool runs_other_interpreter(const ThreadRecord& thread) noexcept;
+
+// Has call(argument) made soon by the evaluation loop or a lock's wait of that thread, as a pending call: -1 from it with
+// an exception set raises there. From 3.12 on another thread may come first, and the call has to see to that. False: this
+// version cannot on this thread, or the queue is full.
+bool call_soon(const ThreadRecord& thread, int (*call)(void*), void* argument) noexcept;
 
 // The running fiber has a contextvars context to inherit.
 bool has_context(const ThreadRecord& thread) noexcept;

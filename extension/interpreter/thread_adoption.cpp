@@ -16,11 +16,18 @@ bool adopt_thread(ThreadRecord& thread) {
     }
     thread.tstate = PyThreadState_Get();
     thread.identity = PyThread_get_thread_ident();
-    thread.main_thread_slot = *main_thread_slot() == thread.identity ? main_thread_slot() : &thread.dummy_slot;
+    thread.is_main_thread = *main_thread_slot() == thread.identity;
+    thread.main_thread_slot = &thread.dummy_slot;
     return true;
 }
 
-void adopt_thread_after_fork(ThreadRecord& thread) noexcept { thread.main_thread_slot = main_thread_slot(); }
+void show_fiber_identities(ThreadRecord& thread, unsigned long running_identity) noexcept {
+    if (!thread.is_main_thread) return;
+    thread.main_thread_slot = main_thread_slot();
+    *thread.main_thread_slot = running_identity;
+}
+
+void adopt_thread_after_fork(ThreadRecord& thread) noexcept { thread.is_main_thread = true; }
 
 bool has_context(const ThreadRecord& thread) noexcept { return thread.tstate->context != nullptr; }
 

@@ -19,7 +19,8 @@ _sentinels: dict[int, _thread.LockType] = {}
 
 def forget_dummy_threads_of_ended_fibers() -> None:
     """Have fibers that were seen by threading.current_thread() leave its table when they end."""
-    _culm.set_identity_end(_forget_identity)
+    module: Any = threading
+    _culm.know_dummy_threads(module._active, module._DummyThread)
 
 
 def start_fibers_for_threads() -> None:
@@ -150,12 +151,6 @@ def _shutdown() -> None:
         next(iter(_unfinished)).join()
     assert _original_shutdown is not None
     _original_shutdown()
-
-
-def _forget_identity(identity: int) -> None:
-    active: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]
-    if isinstance(active.get(identity), threading._DummyThread):
-        del active[identity]
 
 
 def _name_of(function: Callable[..., object]) -> str | None:

@@ -168,7 +168,7 @@ def test_buffered_reader_is_not_reentrant_for_another_fiber():
 
 def test_buffered_writer_waits_for_another_fiber():
     read_end, write_end = os.pipe()
-    writer = io.BufferedWriter(io.FileIO(write_end), 100)
+    writer = io.BufferedWriter(io.FileIO(write_end, "w"), 100)
     fibers = [culm.spawn(lambda c=c: (writer.write(c * 100_000), writer.flush())) for c in (b"a", b"b")]
     received = b""
     while len(received) < 200_000:

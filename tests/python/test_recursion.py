@@ -81,7 +81,7 @@ KINDS = {
     "add": lambda: Adds() + 1,
     "missing": lambda: Missing()[0],
     "lru_cache": lambda: cached(0),
-    "json_default": lambda: json.dumps(object(), default=lambda o: json.dumps(o, default=KINDS["json_default"])),
+    "json_default": lambda: json.dumps(object(), default=lambda o: KINDS["json_default"]()),
     "json_load": lambda: json.loads("[" * 200_000),
     "json_dump": lambda: json.dumps(nested_list(200_000)),
     "pickle": lambda: pickle.dumps(nested_list(200_000)),

@@ -36,7 +36,7 @@ def interrupted(source, tmp_path, sig=signal.SIGINT):
         "culm.lowlevel.park()",
         "threading.Event().wait()",
         "threading.Lock().acquire() or l.acquire()",
-        "socket.socketpair()[0].recv(1)",
+        "pair = socket.socketpair(); pair[0].recv(1)",
         "import select; select.select([], [], [])",
         "signal.pause()",
         "culm.run(time.sleep, 3600)",

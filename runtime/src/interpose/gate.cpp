@@ -51,6 +51,16 @@ int Parking::outcome(Wake wake) noexcept {
     return ECANCELED;
 }
 
+int Parking::lock_outcome(Wake wake) noexcept {
+    if (wake != Wake::kCancelled) return outcome(wake);
+    if (const SwitchHook& hook = switch_hook(); hook.cancelled_in_lock) {
+        in_switch_hook = true;
+        hook.cancelled_in_lock(self_);
+        in_switch_hook = false;
+    }
+    return EINTR;
+}
+
 int sleep_parked(Scheduler& scheduler, std::int64_t deadline_ns) noexcept {
     Parking parking(scheduler);
     for (;;) {

@@ -17,6 +17,7 @@
 #include "culm/runtime/scheduler.hpp"
 #include "home.hpp"
 #include "loading.hpp"
+#include "switch_hook.hpp"
 
 namespace culm::runtime::interpose {
 
@@ -33,11 +34,12 @@ inline constinit thread_local bool in_switch_hook = false;
 inline Scheduler* gate() noexcept {
     Scheduler* scheduler = Scheduler::current();
     if (scheduler == nullptr || in_switch_hook || scheduler->at_work()) return nullptr;
-    if (scheduler->running().held_mutexes != 0) {
-        counters.direct.fetch_add(1, std::memory_order_relaxed);
-        return nullptr;
-    }
-    return scheduler;
+    Fiber& self = scheduler->running();
+    const auto may_park = detail::installed_hook.may_park;
+    const Consent consent = may_park ? may_park(self) : Consent::kUnlessMutexHeld;
+    if (consent == Consent::kYes || (consent == Consent::kUnlessMutexHeld && self.held_mutexes == 0)) return scheduler;
+    counters.direct.fetch_add(1, std::memory_order_relaxed);
+    return nullptr;
 }
 
 // Holds the language's lock while the running fiber is parked by a hook.
@@ -50,6 +52,8 @@ public:
 
     // 0 for kNotified, else the errno the caller sees. Tells the language when the fiber was cancelled.
     int outcome(Wake wake) noexcept;
+    // The same for a wait for a lock of the interpreter, which knows no other failure than EINTR and ETIMEDOUT.
+    int lock_outcome(Wake wake) noexcept;
 
 private:
     Fiber& self_;

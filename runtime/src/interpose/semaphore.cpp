@@ -178,7 +178,7 @@ int take_waiting(Scheduler& scheduler, sem_t* semaphore, std::int64_t deadline_n
         }
         const Departure departure = depart(waiter, gives_up);
         if (departure.destroyed) return EINVAL;
-        if (gives_up) return parking.outcome(wake);
+        if (gives_up) return parking.lock_outcome(wake);
         if (try_take(semaphore)) return 0;
     }
 }

@@ -1,4 +1,6 @@
 // While a fiber holds a pthread mutex its calls block the thread.
+#include <vector>
+
 #include "harness.hpp"
 
 namespace {
@@ -68,6 +70,37 @@ TEST_CASE("the count follows what was really locked") {
     ::pthread_mutex_lock(&plain.mutex);
     CHECK(calls.mutex_unlock(&plain.mutex) == 0);
     CHECK(fiber.held_mutexes == 0);
+}
+
+TEST_CASE("a mutex that a parked fiber holds parks the fibers that want it, in their order") {
+    Program program;
+    const VictimCalls& calls = other_victim();
+    for (const int kind : {PTHREAD_MUTEX_NORMAL, PTHREAD_MUTEX_RECURSIVE, PTHREAD_MUTEX_ERRORCHECK}) {
+        Mutex mutex(kind);
+        std::vector<int> order;
+        auto holder = culm::spawn([&] {
+            CHECK(calls.mutex_lock(&mutex.mutex) == 0);
+            Scheduler::current()->park();
+            order.push_back(0);
+            CHECK(calls.mutex_unlock(&mutex.mutex) == 0);
+        });
+        std::vector<culm::JoinHandle> fibers;
+        for (int i = 1; i <= 3; ++i) {
+            fibers.push_back(culm::spawn([&, i] {
+                CHECK(calls.mutex_trylock(&mutex.mutex) == EBUSY);
+                CHECK(calls.mutex_lock(&mutex.mutex) == 0);
+                CHECK(Scheduler::current()->running().held_mutexes == 1);
+                order.push_back(i);
+                CHECK(calls.mutex_unlock(&mutex.mutex) == 0);
+            }));
+        }
+        while (fibers.back().fiber().state() != FiberState::kParked) culm::yield_now();
+        CHECK(fibers.front().fiber().wait_kind() == WaitKind::kLock);
+        program->unpark(holder.fiber());
+        holder.join();
+        for (culm::JoinHandle& fiber : fibers) fiber.join();
+        CHECK(order == std::vector<int>{0, 1, 2, 3});
+    }
 }
 
 TEST_CASE("each fiber has its own count") {

@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
     hook.enter = enter;
     hook.leave = leave;
     hook.cancelled_in_call = cancelled_in_call;
+    hook.cancelled_in_lock = cancelled_in_call;
     culm::runtime::set_switch_hook(hook);
     return doctest::Context(argc, argv).run();
 }

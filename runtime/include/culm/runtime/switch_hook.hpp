@@ -14,6 +14,13 @@ class Fiber;
 class Scheduler;
 enum class Wake : std::uint8_t;
 
+// What the embedding language says of an interposed call that would block.
+enum class Consent : std::uint8_t {
+    kNo,               // it must block the thread, as libc does
+    kUnlessMutexHeld,  // the caller did not expect anything else to run: not while it holds a pthread mutex
+    kYes,              // the caller has given the language's lock up, and so expects others to run meanwhile
+};
+
 struct SwitchHook {
     // `fiber` has just been given its stack, before its first run: lay out fiber.host_area(). Same rules as on_switch.
     void (*on_stack)(Fiber& fiber) = nullptr;
@@ -27,14 +34,16 @@ struct SwitchHook {
     void (*idle_begin)(Fiber& self) = nullptr;
     void (*idle_end)(Fiber& self) = nullptr;
 
-    // May an interposed call park `self` now? False: it behaves like libc. Null means always.
-    bool (*may_park)(Fiber& self) = nullptr;
+    // May an interposed call park `self` now? Null means kUnlessMutexHeld.
+    Consent (*may_park)(Fiber& self) = nullptr;
     // Around the runtime's work inside an interposed call, which the language may have made with its lock given up.
     // enter takes the lock if need be and returns whether it did; leave gives it up again if `taken`.
     bool (*enter)(Fiber& self) = nullptr;
     void (*leave)(Fiber& self, bool taken) = nullptr;
     // An interposed call is about to fail with ECANCELED because `self` was cancelled (the lock is held).
     void (*cancelled_in_call)(Fiber& self) = nullptr;
+    // The same for a wait for one of the interpreter's own locks, which will fail with EINTR.
+    void (*cancelled_in_lock)(Fiber& self) = nullptr;
 
     // Called after poll() was interrupted: must the main fiber of this thread look at signals?
     bool (*signal_pending)(Scheduler& scheduler) = nullptr;
