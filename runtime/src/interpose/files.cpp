@@ -212,6 +212,15 @@ ssize_t writev(int fd, const iovec* vectors, int count) noexcept {
     return write_vectors(*scheduler, fd, vectors, count, kind);
 }
 
+// What libc's own do, whose read() and write() no table entry leads to.
+int eventfd_read(int fd, eventfd_t* value) noexcept {
+    return hooks::read(fd, value, sizeof *value) == static_cast<ssize_t>(sizeof *value) ? 0 : -1;
+}
+
+int eventfd_write(int fd, eventfd_t value) noexcept {
+    return hooks::write(fd, &value, sizeof value) == static_cast<ssize_t>(sizeof value) ? 0 : -1;
+}
+
 }  // namespace hooks
 
 }  // namespace culm::runtime::interpose

@@ -29,6 +29,8 @@ ssize_t read_chk(int fd, void* buffer, std::size_t bytes, std::size_t room) noex
 ssize_t readv(int fd, const iovec* vectors, int count) noexcept;
 ssize_t write(int fd, const void* buffer, std::size_t bytes) noexcept;
 ssize_t writev(int fd, const iovec* vectors, int count) noexcept;
+int eventfd_read(int fd, eventfd_t* value) noexcept;
+int eventfd_write(int fd, eventfd_t value) noexcept;
 // closing.cpp
 int close(int fd) noexcept;
 int close_range(unsigned first, unsigned last, int flags) noexcept;

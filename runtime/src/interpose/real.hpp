@@ -11,6 +11,7 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/socket.h>
@@ -44,6 +45,8 @@ struct RealFunctions {
     ssize_t (*readv)(int, const iovec*, int);
     ssize_t (*write)(int, const void*, std::size_t);
     ssize_t (*writev)(int, const iovec*, int);
+    int (*eventfd_read)(int, eventfd_t*);
+    int (*eventfd_write)(int, eventfd_t);
     int (*close)(int);
     int (*close_range)(unsigned, unsigned, int);
     void (*closefrom)(int);

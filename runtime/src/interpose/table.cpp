@@ -46,6 +46,8 @@ auto make_table() noexcept {
         entry("write", hooks::write, real.write),
         entry("__write", hooks::write, real.write),
         entry("writev", hooks::writev, real.writev),
+        entry("eventfd_read", hooks::eventfd_read, real.eventfd_read),
+        entry("eventfd_write", hooks::eventfd_write, real.eventfd_write),
         entry("close", hooks::close, real.close),
         entry("__close", hooks::close, real.close),
         entry("close_range", hooks::close_range, real.close_range),

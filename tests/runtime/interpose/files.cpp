@@ -49,6 +49,10 @@ TEST_CASE("reading parks until something comes") {
                       8, kErrnoBefore);
         CHECK(count == 3);
         CHECK_OUTCOME(observe([&] { return victim().read(event, &count, 4); }), -1, EINVAL);
+        CHECK_OUTCOME(parked_until([&] { return victim().eventfd_read(event, &count); },
+                                   [&] { CHECK(victim().eventfd_write(event, 5) == 0); }),
+                      0, kErrnoBefore);
+        CHECK(count == 5);
     }
     SUBCASE("timerfd") {
         Descriptor timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC));

@@ -61,6 +61,8 @@ const VictimCalls calls = {
     [](int a, const iovec* b, int c) { return readv(a, b, c); },
     [](int a, const void* b, std::size_t c) { return write(a, b, c); },
     [](int a, const iovec* b, int c) { return writev(a, b, c); },
+    [](int a, eventfd_t* b) { return eventfd_read(a, b); },
+    [](int a, eventfd_t b) { return eventfd_write(a, b); },
     [](int a) { return close(a); },
     [](unsigned a, unsigned b, int c) { return close_range(a, b, c); },
     [](int a) { return dup(a); },
@@ -115,7 +117,8 @@ const VictimCalls calls = {
 #define SYMBOLS(X) \
     X(socket) X(socketpair) X(setsockopt) X(connect) X(__connect) X(accept) X(accept4) X(recv) X(recvfrom) \
     X(recvmsg) X(send) X(__send) X(sendto) X(sendmsg) X(__recv_chk) X(__recvfrom_chk) X(read) X(__read) \
-    X(__read_chk) X(readv) X(write) X(__write) X(writev) X(close) X(__close) X(close_range) X(closefrom) X(dup) \
+    X(__read_chk) X(readv) X(write) X(__write) X(writev) X(eventfd_read) \
+    X(eventfd_write) X(close) X(__close) X(close_range) X(closefrom) X(dup) \
     X(dup2) X(__dup2) X(dup3) X(fcntl) X(__fcntl) X(fcntl64) X(ioctl) X(poll) X(__poll) X(__poll_chk) X(ppoll) \
     X(__ppoll_chk) X(select) X(__select) X(pselect) X(epoll_wait) X(epoll_pwait) X(epoll_pwait2) X(nanosleep) \
     X(__nanosleep) X(clock_nanosleep) X(usleep) X(sleep) X(sem_wait) X(sem_timedwait) X(sem_clockwait) \

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -31,6 +32,8 @@ struct VictimCalls {
     ssize_t (*readv)(int, const iovec*, int);
     ssize_t (*write)(int, const void*, std::size_t);
     ssize_t (*writev)(int, const iovec*, int);
+    int (*eventfd_read)(int, eventfd_t*);
+    int (*eventfd_write)(int, eventfd_t);
     int (*close)(int);
     int (*close_range)(unsigned, unsigned, int);
     int (*dup)(int);
