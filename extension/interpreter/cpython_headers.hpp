@@ -1,7 +1,7 @@
 // CPython's internal headers, made fit for C++. Included by the files of this folder only.
 //
-// Py_BUILD_CORE is defined here and nowhere else. Only struct layouts and inline functions are used from these headers:
-// nothing private is linked.
+// Py_BUILD_CORE is defined here and nowhere else. Struct layouts and inline functions are used from these headers, and one
+// exported function, _PyEval_AddPendingCall: pending calls for other threads than the main one have no public name.
 #pragma once
 
 #define Py_BUILD_CORE 1
@@ -19,6 +19,7 @@
 #undef HAVE_STD_ATOMIC
 #endif
 
+#include <internal/pycore_ceval.h>
 #include <internal/pycore_frame.h>
 #include <internal/pycore_runtime.h>
 #if PY_VERSION_HEX >= 0x030D0000
