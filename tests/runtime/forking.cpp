@@ -13,6 +13,14 @@ using culm::runtime::FdRequest;
 
 namespace {
 
+// After a fork with several fibers ThreadSanitizer, which takes them for threads that are gone, stops following
+// synchronisation in the child and reports switches between them as races.
+#ifdef __SANITIZE_THREAD__
+constexpr bool kFollowedAfterFork = false;
+#else
+constexpr bool kFollowedAfterFork = true;
+#endif
+
 int exit_code_of(pid_t child) {
     int status = 0;
     REQUIRE(waitpid(child, &status, 0) == child);
@@ -117,6 +125,7 @@ TEST_CASE("the main fiber forks") {
 }
 
 TEST_CASE("keep_fibers: all go on in both processes") {
+    if (!kFollowedAfterFork) return;
     SchedulerForTest scheduler;
     int ends[2];
     REQUIRE(pipe(ends) == 0);
