@@ -56,7 +56,7 @@ void ping_pong(benchmark::State& state) {
     pair.over = true;
     for (Fiber* fiber : pair.fibers) {
         pair.left = 0;
-        if (fiber->state() != culm::runtime::FiberState::kFinished) here.switch_to(*fiber);
+        while (fiber->state() != culm::runtime::FiberState::kFinished) here.switch_to(*fiber);
         fiber->release();
     }
     state.SetItemsProcessed(state.iterations());
