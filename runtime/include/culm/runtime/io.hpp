@@ -19,7 +19,8 @@ namespace culm::io {
 int accept(int fd, sockaddr* address, socklen_t* length, std::int64_t deadline_ns = runtime::kNever) noexcept;
 int connect(int fd, const sockaddr* address, socklen_t length, std::int64_t deadline_ns = runtime::kNever) noexcept;
 ssize_t receive(int fd, void* buffer, std::size_t bytes, std::int64_t deadline_ns = runtime::kNever) noexcept;
-// Sends all of it, or fails (EPIPE without the signal); the number of bytes sent before an error is lost, as with a blocking socket.
+// Sends all of it, or fails (EPIPE without the signal); the number of bytes sent before an error is lost, as with a
+// blocking socket.
 ssize_t send_all(int fd, const void* buffer, std::size_t bytes, std::int64_t deadline_ns = runtime::kNever) noexcept;
 // Tells the scheduler, then closes. Fibers that wait for the descriptor get EBADF.
 int close(int fd) noexcept;
