@@ -21,7 +21,7 @@ constexpr const char* kCapsuleKey = "culm.thread";
 void take_down(ThreadHost* host) {
     unwind_all_fibers(*host);
     flush_drops(*host);
-    host->record.main_thread_slot = &host->record.dummy_slot;
+    interpreter::hide_fiber_identities(host->record);
     Py_CLEAR(host->main);
     (void)Scheduler::close_current();  // refused while a fiber refuses to end: its memory stays
     thread_host = nullptr;

@@ -119,6 +119,7 @@ void switch_state(ThreadRecord& thread, SavedState& from, SavedState& to) noexce
     save(words_of<Words>(from), thread.tstate);
     load(next, thread.tstate);
     *thread.main_thread_slot = next.identity;
+    *thread.thread_id_slot = next.identity;
 }
 
 void after_switch(ThreadRecord& thread, SavedState& now) noexcept {

@@ -32,9 +32,10 @@ struct ThreadRecord {
     PyThreadState* tstate = nullptr;
     unsigned long identity = 0;                 // pthread_self() of the thread
     bool is_main_thread = false;           // it runs the signal handlers
-    // Where switch_state writes the identity of the fiber that runs: _PyRuntime.main_thread on the main thread once the
-    // interpreter sees an identity per fiber (show_fiber_identities), a dummy before that and on other threads.
+    // Where switch_state writes the identity of the fiber that runs, once the interpreter sees an identity per fiber
+    // (show_fiber_identities): _PyRuntime.main_thread, on the main thread, and the thread state's thread_id. A dummy else.
     unsigned long* main_thread_slot = nullptr;
+    unsigned long* thread_id_slot = nullptr;
     unsigned long dummy_slot = 0;
 };
 
@@ -50,6 +51,8 @@ bool initialize();
 bool adopt_thread(ThreadRecord& thread);
 // From now on the interpreter is told the identity of the running fiber instead of the thread's.
 void show_fiber_identities(ThreadRecord& thread, unsigned long running_identity) noexcept;
+// The thread's record is about to go: nothing is told any more.
+void hide_fiber_identities(ThreadRecord& thread) noexcept;
 // In the child of fork: the calling thread is now the main thread, and the interpreter has noted its identity.
 void adopt_thread_after_fork(ThreadRecord& thread) noexcept;
 

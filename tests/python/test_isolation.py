@@ -302,3 +302,11 @@ def test_garbage_collection_at_every_switch():
         assert both(*[lambda: work(30)] * 5) == [30] * 5
     finally:
         gc.set_threshold(*threshold)
+
+
+def test_the_running_fiber_is_found_by_its_ident():
+    def work():
+        return sys._current_frames()[threading.get_ident()].f_code.co_name
+
+    assert both(work, work) == ["work", "work"]
+    assert threading.get_ident() in sys._current_frames()

@@ -73,6 +73,7 @@ TEST_CASE("reading parks until something comes") {
 }
 
 TEST_CASE("eventfd_read and eventfd_write") {
+    Program program;
     Descriptor event(::eventfd(0, EFD_CLOEXEC));
     eventfd_t count = 0;
     CHECK_OUTCOME(parked_until([&] { return victim().eventfd_read(event, &count); },
