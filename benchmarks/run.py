@@ -2,8 +2,8 @@
 
     python benchmarks/run.py [switch spawn parked mappings echo] [--rounds N] [--json FILE]
 
-Prints, per workload, the median and the spread of each library, its ratio to culm, and whether the figure that culm must
-reach is reached. Needs the libraries of the extra `bench`; one that is missing is left out and named.
+Prints, per workload, the median and the spread of each library, its ratio to culm, and whether the figure that culm
+must reach is reached. Needs the libraries of the extra `bench`; one that is missing is left out and named.
 Invariant: ratios are only taken between figures of the same run on the same machine.
 """
 
@@ -39,8 +39,14 @@ class Bound:
 
 
 UNITS = {
-    "switch": "ns", "switch_deep": "ns", "spawn": "ns", "parked_small": "B", "parked_default": "B", "parked": "B",
-    "mappings": "", "echo": "us CPU/request",
+    "switch": "ns",
+    "switch_deep": "ns",
+    "spawn": "ns",
+    "parked_small": "B",
+    "parked_default": "B",
+    "parked": "B",
+    "mappings": "",
+    "echo": "us CPU/request",
 }
 GROUPS = {
     "switch": {"switch": ["culm", "greenlet"], "switch_deep": ["culm", "greenlet"]},
@@ -164,8 +170,11 @@ def main() -> None:
     print("\n".join(report(samples)))
     if options.json:
         about = {
-            "python": platform.python_version(), "kernel": platform.release(), "cpus": os.cpu_count(),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "rounds": options.rounds,
+            "python": platform.python_version(),
+            "kernel": platform.release(),
+            "cpus": os.cpu_count(),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "rounds": options.rounds,
         }
         options.json.write_text(json.dumps({"about": about, "samples": samples}, indent=1))
 

@@ -13,8 +13,8 @@ bool parse_stack_limit(PyObject* value, StackClass& size_class) {
     }
     int overflow = 0;
     const long long bytes = PyLong_AsLongLongAndOverflow(value, &overflow);
-    auto chosen = overflow != 0 || bytes <= 0 ? Result<StackClass>(Error{})
-                                              : stack_class_for(static_cast<std::size_t>(bytes));
+    auto chosen =
+        overflow != 0 || bytes <= 0 ? Result<StackClass>(Error{}) : stack_class_for(static_cast<std::size_t>(bytes));
     if (!chosen) {
         PyErr_Format(PyExc_ValueError,
                      "stack_limit must be from 1 to %zu bytes, got %R; it is rounded up to 64 KB, 256 KB, 1 MB, 10 MB, "
@@ -54,7 +54,8 @@ bool parse_spawn_arguments(const char* caller, PyObject* const* args, Py_ssize_t
     }
     parsed.function = args[0];
     if (!PyCallable_Check(parsed.function)) {
-        PyErr_Format(PyExc_TypeError, "%s() needs a callable as its first argument, not %.100s; pass the function and "
+        PyErr_Format(PyExc_TypeError,
+                     "%s() needs a callable as its first argument, not %.100s; pass the function and "
                      "its arguments separately",
                      caller, Py_TYPE(parsed.function)->tp_name);
         return false;

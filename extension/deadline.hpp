@@ -16,8 +16,9 @@ bool deadline_from_timeout(ThreadHost& host, PyObject* timeout, const char* what
 // Seconds as a duration in nanoseconds; same errors.
 bool duration_from_seconds(PyObject* seconds, const char* what, std::int64_t& duration_ns);
 
-// After a wait of the running fiber. Returns true if the wait is over with kNotified or kTimeout; false with an exception
-// set (Cancelled, an injected one, what a signal handler raised). kInterrupted without an exception: sets `again`.
+// After a wait of the running fiber. Returns true if the wait is over with kNotified or kTimeout; false with an
+// exception set (Cancelled, an injected one, what a signal handler raised). kInterrupted without an exception: sets
+// `again`.
 bool settle_wake(ThreadHost& host, runtime::Wake wake, bool& again);
 
 }  // namespace culm::extension

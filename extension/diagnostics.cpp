@@ -20,11 +20,10 @@ PyObject* statistics(PyObject*, PyObject*) {
         free_stacks += pool.stacks_free;
         warm_bytes += pool.warm_bytes;
     }
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:n,s:n,s:n,s:n,s:n,s:n}",
-                         "switches", now.switches, "spawned", now.spawned, "finished", now.finished,
-                         "polls", now.polls, "idle_polls", now.idle_polls, "remote_calls", now.remote_calls,
-                         "fibers", static_cast<Py_ssize_t>(now.fibers), "ready", static_cast<Py_ssize_t>(now.ready),
-                         "timers", static_cast<Py_ssize_t>(now.timers), "fd_waits",
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:n,s:n,s:n,s:n,s:n,s:n}", "switches", now.switches, "spawned",
+                         now.spawned, "finished", now.finished, "polls", now.polls, "idle_polls", now.idle_polls,
+                         "remote_calls", now.remote_calls, "fibers", static_cast<Py_ssize_t>(now.fibers), "ready",
+                         static_cast<Py_ssize_t>(now.ready), "timers", static_cast<Py_ssize_t>(now.timers), "fd_waits",
                          static_cast<Py_ssize_t>(now.fd_waits), "pool_stacks", static_cast<Py_ssize_t>(free_stacks),
                          "pool_warm_bytes", static_cast<Py_ssize_t>(warm_bytes));
 }
@@ -62,8 +61,6 @@ PyObject* stack_classes(PyObject*, PyObject*) {
     return list;
 }
 
-PyObject* context_implementation(PyObject*, PyObject*) {
-    return PyUnicode_FromString(culm::context_implementation());
-}
+PyObject* context_implementation(PyObject*, PyObject*) { return PyUnicode_FromString(culm::context_implementation()); }
 
 }  // namespace culm::extension

@@ -27,8 +27,8 @@ bool add_exceptions(PyObject* module) {
 }
 
 PyObject* raise_error(const Error& error) {
-    PyObject* message = PyUnicode_FromFormat("could not %s: %s; %s", error.operation, std::strerror(error.code),
-                                             error.advice);
+    PyObject* message =
+        PyUnicode_FromFormat("could not %s: %s; %s", error.operation, std::strerror(error.code), error.advice);
     if (message == nullptr) return nullptr;
     PyObject* arguments = Py_BuildValue("(iN)", error.code, message);
     if (arguments == nullptr) return nullptr;

@@ -1,6 +1,7 @@
 // A fiber from creation to its end: made, started, run, unwound, its outcome recorded and, if nobody asks, reported.
 //
-// Invariant: when a fiber's body returns to the runtime, its interpreter state owns nothing and its outcome is recorded.
+// Invariant: when a fiber's body returns to the runtime, its interpreter state owns nothing and its outcome is
+// recorded.
 #include <unordered_set>
 
 #include "errors.hpp"
@@ -36,8 +37,8 @@ PyObject* cancelled_instead(PyFiber* self, PyObject* exception) {
     return cancelled;
 }
 
-// KeyboardInterrupt belongs to the main fiber: whichever fiber it hit, the program is meant. A main fiber that waits for
-// the result of this one gets it so. The last thing a fiber does: Python code run after it would get the interrupt.
+// KeyboardInterrupt belongs to the main fiber: whichever fiber it hit, the program is meant. A main fiber that waits
+// for the result of this one gets it so. The last thing a fiber does: Python code run after it would get the interrupt.
 void forward_interrupt(ThreadHost& host, PyFiber* self) {
     if (self->exception == nullptr || host.result_for_main == self) return;
     if (!PyErr_GivenExceptionMatches(self->exception, PyExc_KeyboardInterrupt)) return;

@@ -1,8 +1,8 @@
 // The type object of culm.Fiber: construction, attributes, garbage collection, finalization.
 //
-// Invariant: frames of a fiber are traversed only while they are saved (suspended()), never while live in a thread state.
+// Invariant: frames of a fiber are traversed only while they are saved (suspended()), never while live in a thread
+// state.
 #include "fiber_type.hpp"
-
 
 #include "arguments.hpp"
 #include "errors.hpp"
@@ -37,8 +37,8 @@ int traverse(PyObject* object, visitproc visit, void* arg) {
     // The saved state lies near the stack base whatever thread looks: no ThreadHost needed.
     const std::byte* base = self->fiber->stack().base;
     const std::byte* top = base - Fiber::colour_bytes(base);
-    return interpreter::traverse(*reinterpret_cast<const interpreter::SavedState*>(top - sizeof(interpreter::SavedState)),
-                                 visit, arg);
+    return interpreter::traverse(
+        *reinterpret_cast<const interpreter::SavedState*>(top - sizeof(interpreter::SavedState)), visit, arg);
 }
 
 // Only what the object itself holds: the frames of a suspended fiber are released by unwinding it.
@@ -85,8 +85,9 @@ void deallocate(PyObject* object) {
     if (self->weak_references != nullptr) PyObject_ClearWeakRefs(object);
     forget_untaken(self);
     Fiber* fiber = self->fiber;
-    if (suspended(self)) interpreter::abandon(*reinterpret_cast<interpreter::SavedState*>(
-        fiber->stack().base - Fiber::colour_bytes(fiber->stack().base) - sizeof(interpreter::SavedState)));
+    if (suspended(self))
+        interpreter::abandon(*reinterpret_cast<interpreter::SavedState*>(
+            fiber->stack().base - Fiber::colour_bytes(fiber->stack().base) - sizeof(interpreter::SavedState)));
     if (fiber->state() == FiberState::kNew && thread_host != nullptr && thread_host->scheduler == &fiber->scheduler()) {
         thread_host->scheduler->discard(*fiber);
     }
@@ -131,9 +132,7 @@ int set_name(PyObject* object, PyObject* value, void*) {
 
 PyObject* get_id(PyObject* object, void*) { return PyLong_FromUnsignedLongLong(as_fiber(object)->fiber->id()); }
 
-PyObject* get_ident(PyObject* object, void*) {
-    return PyLong_FromUnsignedLong(as_fiber(object)->fiber->identity());
-}
+PyObject* get_ident(PyObject* object, void*) { return PyLong_FromUnsignedLong(as_fiber(object)->fiber->identity()); }
 
 PyObject* get_is_main(PyObject* object, void*) { return PyBool_FromLong(as_fiber(object)->fiber->is_main()); }
 
@@ -174,8 +173,7 @@ PyObject* traceback(PyObject* object, PyObject*) {
     PyObject* frame = get_frame(object, nullptr);
     if (frame == nullptr) return nullptr;
     PyObject* module = PyImport_ImportModule("culm._traceback");
-    PyObject* summary =
-        module == nullptr ? nullptr : PyObject_CallMethod(module, "summarize", "O", frame);
+    PyObject* summary = module == nullptr ? nullptr : PyObject_CallMethod(module, "summarize", "O", frame);
     Py_XDECREF(module);
     Py_DECREF(frame);
     return summary;
@@ -207,11 +205,13 @@ PyMethodDef methods[] = {
      "Returns True when it has finished, False after the timeout. Does not raise the fiber's exception.\n"
      "Raises RuntimeError for the running fiber itself, ValueError for a negative timeout, Cancelled."},
     {"result", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(fiber_result)), METH_FASTCALL | METH_KEYWORDS,
-     "result($self, /, timeout=None)\n--\n\nParks until the fiber has finished and returns what its function returned.\n\n"
+     "result($self, /, timeout=None)\n--\n\nParks until the fiber has finished and returns what its function "
+     "returned.\n\n"
      "Raises what the function raised, Cancelled if it was cancelled, TimeoutError after timeout seconds."},
     {"exception", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(fiber_exception)),
      METH_FASTCALL | METH_KEYWORDS,
-     "exception($self, /, timeout=None)\n--\n\nParks until the fiber has finished and returns its exception, or None.\n\n"
+     "exception($self, /, timeout=None)\n--\n\nParks until the fiber has finished and returns its exception, or "
+     "None.\n\n"
      "Raises TimeoutError after timeout seconds."},
     {"cancel", fiber_cancel, METH_NOARGS,
      "cancel($self, /)\n--\n\nRaises Cancelled in the fiber at the blocking call it is in or comes to next.\n\n"
@@ -254,7 +254,8 @@ bool ready_fiber_type(PyObject* module) {
     type.tp_name = "culm.Fiber";
     type.tp_doc =
         "Fiber(fn, *args, name=None, stack_limit=None, **kwargs)\n--\n\n"
-        "A green thread on a C stack of its own. Calling the type makes an un-started one; spawn() makes and starts it.\n\n"
+        "A green thread on a C stack of its own. Calling the type makes an un-started one; spawn() makes and starts "
+        "it.\n\n"
         "stack_limit: bytes its stack may grow to, rounded up to a size class; None is 10 MB.\n"
         "Raises TypeError, ValueError, and OSError when address space or mappings run out. Does not park.";
     type.tp_basicsize = sizeof(PyFiber);

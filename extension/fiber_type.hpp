@@ -15,8 +15,7 @@
 namespace culm::extension {
 
 struct PyFiber {
-    PyObject_HEAD
-    PyObject* weak_references;
+    PyObject_HEAD PyObject* weak_references;
     runtime::Fiber* fiber;  // one reference; never null after construction
     PyObject* function;
     PyObject* arguments;  // tuple or null; until the end
@@ -26,9 +25,9 @@ struct PyFiber {
     PyObject* value;      // while parked: what unpark or switch sent; finished: the result, null if it failed
     PyObject* exception;  // to be raised when it continues; finished: how it failed, else null
     bool holds_scheduled;
-    bool outcome_taken;     // result() or exception() has been called, or nothing to report
-    bool cancelled_in_call; // an interposed call failed with ECANCELED because of cancel()
-    bool lost_in_fork;      // belongs to the parent process only
+    bool outcome_taken;      // result() or exception() has been called, or nothing to report
+    bool cancelled_in_call;  // an interposed call failed with ECANCELED because of cancel()
+    bool lost_in_fork;       // belongs to the parent process only
 };
 
 extern PyTypeObject PyFiber_Type;
@@ -48,8 +47,9 @@ inline bool finished(const PyFiber* self) noexcept {
 // Its frames are saved, not live in a thread state. (A fiber that idles polls on its own stack: parked, yet running.)
 bool suspended(const PyFiber* self) noexcept;
 
-// --- fiber_life.cpp ---------------------------------------------------------------------------------------------------
-// A new, un-started fiber of the calling thread. Null with an exception set.
+// --- fiber_life.cpp
+// --------------------------------------------------------------------------------------------------- A new, un-started
+// fiber of the calling thread. Null with an exception set.
 PyFiber* new_fiber(ThreadHost& host, PyObject* function, PyObject* const* positional, Py_ssize_t positional_count,
                    PyObject* keywords, PyObject* name, StackClass size_class);
 // The main fiber's object for a new host.
@@ -63,8 +63,8 @@ void discard_new_fiber(ThreadHost& host, PyFiber* self);
 void unwind_fiber(ThreadHost& host, PyFiber* self);
 // The same for any started fiber, in its turn: it becomes runnable and ends when it runs.
 void end_fiber_soon(ThreadHost& host, PyFiber* self);
-void report_untaken(PyFiber* self);     // Runs Python.
-void report_all_untaken();              // Runs Python.
+void report_untaken(PyFiber* self);  // Runs Python.
+void report_all_untaken();           // Runs Python.
 void forget_untaken(PyFiber* self) noexcept;
 PyObject* know_dummy_threads(PyObject* module, PyObject* const* args, Py_ssize_t count);
 
@@ -80,7 +80,8 @@ inline void release_scheduled_later(ThreadHost& host, PyFiber* self) {
     drop_later(host, as_object(self));
 }
 
-// --- fiber_waits.cpp --------------------------------------------------------------------------------------------------
+// --- fiber_waits.cpp
+// --------------------------------------------------------------------------------------------------
 PyObject* fiber_join(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names);
 PyObject* fiber_result(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names);
 PyObject* fiber_exception(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names);
@@ -88,7 +89,8 @@ PyObject* fiber_cancel(PyObject* self, PyObject* unused);
 // Other OS threads that wait for this fiber hold locks; this releases them. Runs Python.
 void release_remote_waiters(PyFiber* self);
 
-// --- stack_use.cpp ----------------------------------------------------------------------------------------------------
+// --- stack_use.cpp
+// ----------------------------------------------------------------------------------------------------
 bool ready_stack_use_type(PyObject* module);
 PyObject* fiber_stack(PyObject* self, void* unused);
 

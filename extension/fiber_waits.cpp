@@ -1,8 +1,8 @@
 // join(), result(), exception() and cancel(): waiting for a fiber, from a fiber or from another OS thread.
 //
-// Within a thread the waiter parks in the fiber's own queue. From another OS thread it waits on a threading lock that the
-// fiber's end releases: a plain thread blocks, a fiber of a patched program parks.
-// Invariant: a remote waiter's lock is in remote_waiters() from before it blocks until it is released or gives up.
+// Within a thread the waiter parks in the fiber's own queue. From another OS thread it waits on a threading lock that
+// the fiber's end releases: a plain thread blocks, a fiber of a patched program parks. Invariant: a remote waiter's
+// lock is in remote_waiters() from before it blocks until it is released or gives up.
 #include <unordered_map>
 #include <vector>
 
@@ -84,8 +84,9 @@ int wait_until_finished(PyFiber* self, PyObject* timeout, bool for_outcome) {
         return -1;
     }
     Py_INCREF(as_object(self));
-    const int outcome = &self->fiber->scheduler() == host->scheduler ? wait_in_own_thread(*host, self, deadline_ns, for_outcome)
-                                                                     : wait_from_other_thread(self, timeout);
+    const int outcome = &self->fiber->scheduler() == host->scheduler
+                            ? wait_in_own_thread(*host, self, deadline_ns, for_outcome)
+                            : wait_from_other_thread(self, timeout);
     Py_DECREF(as_object(self));
     return outcome;
 }

@@ -1,5 +1,5 @@
-// What fork() means for fibers: the child has one OS thread, and on it one fiber, the one that forked. The others belong
-// to the parent: they are neither run nor unwound in the child, as with threads.
+// What fork() means for fibers: the child has one OS thread, and on it one fiber, the one that forked. The others
+// belong to the parent: they are neither run nor unwound in the child, as with threads.
 //
 // Invariant: in the child every fiber of the parent but the forking one is lost_in_fork before any Python code runs.
 #include "fork.hpp"
@@ -35,9 +35,12 @@ void flush_stream(const char* name) {
 int status_of_system_exit(PyObject* exception) {
     PyObject* code = PyObject_GetAttrString(exception, "code");
     int status = 1;
-    if (code == Py_None) status = 0;
-    else if (code != nullptr && PyLong_Check(code)) status = static_cast<int>(PyLong_AsLong(code));
-    else if (code != nullptr) PySys_FormatStderr("%S\n", code);
+    if (code == Py_None)
+        status = 0;
+    else if (code != nullptr && PyLong_Check(code))
+        status = static_cast<int>(PyLong_AsLong(code));
+    else if (code != nullptr)
+        PySys_FormatStderr("%S\n", code);
     Py_XDECREF(code);
     return status;
 }

@@ -1,7 +1,7 @@
 // Installs the runtime's interposition for the object that holds the interpreter.
 //
-// Once pthread_self() names the running fiber inside the interpreter, _PyRuntime.main_thread has to follow it on the main
-// thread, or signal handlers would never run in a fiber: from then on the thread records point at the real slot.
+// Once pthread_self() names the running fiber inside the interpreter, _PyRuntime.main_thread has to follow it on the
+// main thread, or signal handlers would never run in a fiber: from then on the thread records point at the real slot.
 #include "interposition.hpp"
 
 #include "culm/runtime/interpose.hpp"

@@ -1,5 +1,5 @@
-// The primitives that schedulers and libraries are built from. switch_to is the hot path: a METH_FASTCALL function whose
-// checks are a handful of loads.
+// The primitives that schedulers and libraries are built from. switch_to is the hot path: a METH_FASTCALL function
+// whose checks are a handful of loads.
 //
 // Invariant: a value sent to a fiber is received once: while one is on its way, sending another raises.
 #include "lowlevel.hpp"
@@ -62,7 +62,8 @@ bool can_be_switched_to(PyFiber* target, PyObject* value) {
     const Fiber& fiber = *target->fiber;
     if (fiber.state() == FiberState::kNew) {
         if (value == Py_None) return true;
-        PyErr_SetString(PyExc_TypeError, "cannot send a value to a fiber that has not started; pass arguments to Fiber()");
+        PyErr_SetString(PyExc_TypeError,
+                        "cannot send a value to a fiber that has not started; pass arguments to Fiber()");
         return false;
     }
     if (fiber.state() == FiberState::kParked && fiber.wait_kind() == WaitKind::kPermit) return true;
@@ -114,7 +115,8 @@ PyObject* wait_descriptor(const char* caller, std::uint32_t events, PyObject* co
         if (!settle_wake(*host, wake, again)) return nullptr;
         if (again) continue;
         if (wake == Wake::kTimeout) {
-            PyErr_Format(PyExc_TimeoutError, "%s(): descriptor %d was not ready within the timeout", caller, request.fd);
+            PyErr_Format(PyExc_TimeoutError, "%s(): descriptor %d was not ready within the timeout", caller,
+                         request.fd);
             return nullptr;
         }
         if (request.ready == runtime::kFdInvalid) {

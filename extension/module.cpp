@@ -55,20 +55,24 @@ PyMethodDef functions[] = {
      "wait_writable($module, fd, /, timeout=None)\n--\n\nParks until the descriptor (or object with fileno()) can be "
      "written.\n\nRaises OSError for a bad descriptor or one closed meanwhile, TimeoutError, Cancelled."},
     {"keep_fibers_after_fork", keep_fibers_after_fork, METH_O,
-     "keep_fibers_after_fork($module, keep, /)\n--\n\nWhether fork() lets all fibers of the forking thread go on in the "
+     "keep_fibers_after_fork($module, keep, /)\n--\n\nWhether fork() lets all fibers of the forking thread go on in "
+     "the "
      "child, instead of only the\none that forks (the default). Does not park."},
     {"interpose", interpose, METH_NOARGS,
-     "interpose($module, /)\n--\n\nPatches libc's blocking calls in every loaded object. Idempotent. OSError on failure."},
+     "interpose($module, /)\n--\n\nPatches libc's blocking calls in every loaded object. Idempotent. OSError on "
+     "failure."},
     {"interposition_statistics", interposition_statistics, METH_NOARGS, "Counters of the interposition, as a dict."},
     {"statistics", statistics, METH_NOARGS, "Counters of this thread's scheduler, as a dict."},
     {"trim", trim, METH_NOARGS,
-     "trim($module, /)\n--\n\nGives the memory back that parked fibers and pooled stacks do not need; returns the number "
+     "trim($module, /)\n--\n\nGives the memory back that parked fibers and pooled stacks do not need; returns the "
+     "number "
      "of\nstacks looked at. Does not park."},
     {"kernel_features", kernel_features, METH_NOARGS, "What the kernel offers for stacks, as a dict."},
     {"stack_classes", stack_classes, METH_NOARGS, "The size classes of stacks, as a list of dicts."},
     {"context_implementation", context_implementation, METH_NOARGS, "Which switch this build uses."},
     {"know_dummy_threads", as_method(know_dummy_threads), METH_FASTCALL,
-     "know_dummy_threads($module, active, dummy_type, /)\n--\n\nHas the dummy thread of a fiber leave the dict `active` "
+     "know_dummy_threads($module, active, dummy_type, /)\n--\n\nHas the dummy thread of a fiber leave the dict "
+     "`active` "
      "when the fiber ends."},
     {"_after_fork_in_child", after_fork_in_child, METH_NOARGS, "For os.register_at_fork."},
     {"_shut_down", shut_down, METH_NOARGS, "For atexit: unwinds every suspended fiber of this thread."},

@@ -1,6 +1,5 @@
 // Fiber.stack: how far a fiber's stack may grow, how much is in use, in memory, and was at its deepest.
 
-
 #include <Python.h>
 #include <structseq.h>
 

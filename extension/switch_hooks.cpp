@@ -73,8 +73,9 @@ void cancelled_in_call(Fiber& fiber) {
     Py_CLEAR(self->exception);
 }
 
-// A lock's wait fails with EINTR, upon which the interpreter makes pending calls: this is one. It belongs to the fiber's
-// own thread; another that comes first leaves it for it. Another fiber of that thread that comes first asks again.
+// A lock's wait fails with EINTR, upon which the interpreter makes pending calls: this is one. It belongs to the
+// fiber's own thread; another that comes first leaves it for it. Another fiber of that thread that comes first asks
+// again.
 int raise_in_lock(void* argument) {
     auto* self = static_cast<PyFiber*>(argument);
     ThreadHost* host = thread_host;
@@ -104,9 +105,7 @@ void cancelled_in_lock(Fiber& fiber) {
 }
 
 // Only the main OS thread runs signal handlers.
-bool signal_pending(Scheduler&) {
-    return thread_host->record.is_main_thread && interpreter::signal_tripped();
-}
+bool signal_pending(Scheduler&) { return thread_host->record.is_main_thread && interpreter::signal_tripped(); }
 
 // Async-signal-safe: reads what is there, calls nothing of CPython.
 std::size_t describe(const Fiber& fiber, char* buffer, std::size_t buffer_bytes) {

@@ -1,5 +1,5 @@
-// What the module keeps for each OS thread that runs fibers: its scheduler, its interpreter record and the saved state of
-// its own flow of control (the main fiber).
+// What the module keeps for each OS thread that runs fibers: its scheduler, its interpreter record and the saved state
+// of its own flow of control (the main fiber).
 //
 // Made by the first use on a thread, taken down when the thread ends (a capsule in the thread state's dict) or when the
 // interpreter exits (atexit).
@@ -22,13 +22,13 @@ struct ThreadHost {
     interpreter::ThreadRecord record;
     interpreter::SavedState main_state;
     runtime::Scheduler* scheduler = nullptr;
-    PyFiber* main = nullptr;  // strong; made with the host
+    PyFiber* main = nullptr;             // strong; made with the host
     PyFiber* result_for_main = nullptr;  // borrowed: the fiber whose outcome the main fiber waits for, else null
     // References to drop on the side that continues after a switch. One in the common case.
     PyObject* drop_after_switch = nullptr;
     std::vector<PyObject*> drop_more;
     PyFiber* forking = nullptr;  // in a forked child without its main fiber: the fiber whose end is the child's
-    bool closing = false;            // no new fibers: the thread or the interpreter is ending
+    bool closing = false;        // no new fibers: the thread or the interpreter is ending
 };
 
 inline constinit thread_local ThreadHost* thread_host = nullptr;

@@ -1,7 +1,7 @@
 // CPython's internal headers, made fit for C++. Included by the files of this folder only.
 //
-// Py_BUILD_CORE is defined here and nowhere else. Struct layouts and inline functions are used from these headers, and one
-// exported function, _PyEval_AddPendingCall: pending calls for other threads than the main one have no public name.
+// Py_BUILD_CORE is defined here and nowhere else. Struct layouts and inline functions are used from these headers, and
+// one exported function, _PyEval_AddPendingCall: pending calls for other threads than the main one have no public name.
 #pragma once
 
 #define Py_BUILD_CORE 1

@@ -30,10 +30,11 @@ struct alignas(16) SavedState {
 // What is the same for all fibers of one OS thread.
 struct ThreadRecord {
     PyThreadState* tstate = nullptr;
-    unsigned long identity = 0;                 // pthread_self() of the thread
-    bool is_main_thread = false;           // it runs the signal handlers
+    unsigned long identity = 0;   // pthread_self() of the thread
+    bool is_main_thread = false;  // it runs the signal handlers
     // Where switch_state writes the identity of the fiber that runs, once the interpreter sees an identity per fiber
-    // (show_fiber_identities): _PyRuntime.main_thread, on the main thread, and the thread state's thread_id. A dummy else.
+    // (show_fiber_identities): _PyRuntime.main_thread, on the main thread, and the thread state's thread_id. A dummy
+    // else.
     unsigned long* main_thread_slot = nullptr;
     unsigned long* thread_id_slot = nullptr;
     unsigned long dummy_slot = 0;
@@ -89,9 +90,9 @@ bool is_attached(const ThreadRecord& thread) noexcept;
 // It holds the GIL with another thread state: that of a sub-interpreter.
 bool runs_other_interpreter(const ThreadRecord& thread) noexcept;
 
-// Has call(argument) made soon by the evaluation loop or a lock's wait of that thread, as a pending call: -1 from it with
-// an exception set raises there. From 3.12 on another thread may come first, and the call has to see to that. False: this
-// version cannot on this thread, or the queue is full.
+// Has call(argument) made soon by the evaluation loop or a lock's wait of that thread, as a pending call: -1 from it
+// with an exception set raises there. From 3.12 on another thread may come first, and the call has to see to that.
+// False: this version cannot on this thread, or the queue is full.
 bool call_soon(const ThreadRecord& thread, int (*call)(void*), void* argument) noexcept;
 
 // The running fiber has a contextvars context to inherit.

@@ -6,9 +6,10 @@ from culm import _culm, _threads
 def patch(*, threads: bool = False) -> None:
     """Make blocking libc calls of every loaded library cooperate, those of libraries loaded later included.
 
-    Replaces connect, accept, recv, send, read, write, poll, select, epoll_wait, nanosleep and their kin, and the waits of
-    the interpreter's locks, in the tables through which libraries call libc. Within the interpreter each fiber gets a
-    thread identity of its own, so that RLock, import locks, buffered files and threading.local treat fibers like threads.
+    Replaces connect, accept, recv, send, read, write, poll, select, epoll_wait, nanosleep and their kin, and the waits
+    of the interpreter's locks, in the tables through which libraries call libc. Within the interpreter each fiber gets
+    a thread identity of its own, so that RLock, import locks, buffered files and threading.local treat fibers like
+    threads.
 
     threads: start fibers where the program asks for threads (threading.Thread, concurrent.futures, _thread).
 

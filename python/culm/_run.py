@@ -4,6 +4,7 @@ Invariant: when run() returns or raises, no fiber that was started meanwhile is 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from culm._culm import Fiber, current, fibers, spawn
@@ -25,7 +26,7 @@ def run(main: Callable[Parameters, Returned], /, *args: Parameters.args, **kwarg
         raise RuntimeError("culm.run() is for the outermost call; inside a fiber call the function, or spawn() it")
     patch()
     before = set(fibers())
-    fiber: Fiber[Returned] = spawn(main, *args, **kwargs)
+    fiber: Fiber[Returned] = spawn(partial(main, *args, **kwargs), name=getattr(main, "__qualname__", None))
     try:
         return fiber.result()
     finally:

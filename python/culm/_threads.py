@@ -1,7 +1,7 @@
 """Threads as fibers: what culm.patch(threads=True) and `culm run` put in the place of OS threads.
 
-threading.Thread, concurrent.futures and everything built on them go through three or four names of the module threading;
-these are replaced. Locks, events and queues need nothing: the interpreter's own park fibers once it is patched.
+threading.Thread, concurrent.futures and everything built on them go through a few names of the module threading; these
+are replaced. Locks, events and queues need nothing: the interpreter's own park fibers once it is patched.
 Invariant: a thread that is a fiber is joinable, is counted and is waited for at exit exactly as an OS thread is.
 """
 

@@ -25,7 +25,7 @@ def finish(fiber, value=None):
             return result
 
 
-class Stop(Exception):  # noqa: N818 -- it stops a fiber, nothing went wrong
+class Stop(Exception):
     pass
 
 

@@ -1,6 +1,6 @@
 """Runs the tests of this folder without pytest, for interpreters that have none.
 
-    python run_all.py <directory of _interpreter_probe> [test ...]
+python run_all.py <directory of _interpreter_probe> [test ...]
 """
 
 import faulthandler

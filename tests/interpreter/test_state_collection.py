@@ -105,7 +105,7 @@ def test_abandoned_fiber_leaves_frame_objects_usable():
         next(generator)
 
     def body():
-        y = ["kept"]
+        y = ["kept"]  # noqa: F841  seen in the frame
         inner(7)
 
     fiber = Fiber(body)
@@ -147,7 +147,7 @@ def test_frame_of_suspended_fiber():
         return sorted([3, 1], key=inner)
 
     def outer():
-        local = 5
+        local = 5  # noqa: F841  seen in the frame
         middle()
 
     fiber = Fiber(outer)

@@ -123,8 +123,7 @@ def test_generators_suspended_across_switches():
 
 def test_generator_passed_between_fibers():
     def count():
-        for i in range(100):
-            yield i
+        yield from range(100)
 
     shared = count()
 
@@ -143,7 +142,7 @@ def test_generator_passed_between_fibers():
                 result = fiber.resume()
                 if fiber.phase == "finished":
                     results[fiber] = result
-    assert sorted(sum(results.values(), [])) == list(range(100))
+    assert sorted(number for numbers in results.values() for number in numbers) == list(range(100))
 
 
 def depth_reached():
@@ -221,6 +220,7 @@ def test_call_across_the_end_of_a_chunk_reuses_chunks():
         if n:
             return level(n - 1)
         for _ in range(200):
+        return None
             leaf(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 
     def body():

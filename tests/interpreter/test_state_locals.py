@@ -43,7 +43,9 @@ def test_threading_local_is_per_fiber():
     fibers = [Fiber(functools.partial(body, n)) for n in range(50)]
     for fiber in fibers:
         fiber.resume()
-    assert plain.x == "main" and local.list == [] and deaths == []
+    assert plain.x == "main"
+    assert local.list == []
+    assert deaths == []
     for fiber in fibers:
         fiber.resume()
     assert sorted(deaths) == list(range(50))
@@ -83,8 +85,12 @@ def test_contextvars_are_isolated_and_inherited():
             contextvars.copy_context().run(var.set, "elsewhere")
             assert var.get() == (n, i)
 
-    fibers = [Fiber(functools.partial(body, n), context=contextvars.copy_context()) if n % 2 else
-              Fiber(functools.partial(body, n)) for n in range(10)]
+    fibers = [
+        Fiber(functools.partial(body, n), context=contextvars.copy_context())
+        if n % 2
+        else Fiber(functools.partial(body, n))
+        for n in range(10)
+    ]
     for _ in range(4):
         for fiber in fibers:
             fiber.resume()
@@ -129,12 +135,12 @@ def test_asyncio_runs_in_two_fibers_at_once():
     async def main(n):
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
-        for i in range(3):
+        for _i in range(3):
             park()
             assert asyncio.get_running_loop() is loop
             assert asyncio.current_task() is task
             await asyncio.sleep(0)
-        async for i in agen(n):
+        async for _i in agen(n):
             park()
         await asyncio.gather(*[asyncio.sleep(0, n) for _ in range(3)])
         log.append(n)
@@ -164,7 +170,7 @@ def test_fiber_ending_with_running_loop_leaves_none_behind():
     loop = asyncio.new_event_loop()
 
     def body():
-        asyncio._set_running_loop(loop)
+        asyncio._set_running_loop(loop)  # noqa: F821  deleted below, when this has run
 
     Fiber(body).resume()
     assert asyncio._get_running_loop() is None

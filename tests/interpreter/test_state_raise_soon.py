@@ -13,6 +13,7 @@ from probe_support import Fiber, Stop, finish, park, probe, spin
 
 def test_raise_soon_travels_with_its_fiber():
     for exception in (Stop, Stop("instance")):
+
         def body():
             probe.raise_soon(exception)
             park()  # in one call: no check of the evaluation loop in between is guaranteed
@@ -142,6 +143,7 @@ def test_signal_handler_runs_in_the_running_fiber():
     log = []
     previous = signal.signal(signal.SIGUSR1, lambda *args: log.append("handled"))
     try:
+
         def body():
             park()
             os.kill(os.getpid(), signal.SIGUSR1)

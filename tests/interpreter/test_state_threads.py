@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-from probe_support import VERSION, Fiber, ProbeExit, park, probe
+from probe_support import VERSION, Fiber, park, probe
 
 
 def test_fibers_in_several_threads():
@@ -16,7 +16,7 @@ def test_fibers_in_several_threads():
     def body(n):
         local = threading.local()
         local.n = n
-        for i in range(50):
+        for _i in range(50):
             park()
             assert local.n == n
 
@@ -51,7 +51,11 @@ def test_fork_inside_a_fiber():
     if pid == 0:
         status = 1
         try:
-            if fiber.resume() == 0 and other.resume() == "other" and probe.main_thread_identity() == threading.get_ident():
+            if (
+                fiber.resume() == 0
+                and other.resume() == "other"
+                and probe.main_thread_identity() == threading.get_ident()
+            ):
                 status = 0
         finally:
             os._exit(status)
@@ -67,8 +71,10 @@ def run_child(code):
 
 
 def test_exit_with_suspended_fibers_is_clean():
-    done = run_child("def body():\n    try:\n        park()\n    finally:\n        print('unwound')\n"
-                     "f = Fiber(body)\nf.resume()\nprint('end')")
+    done = run_child(
+        "def body():\n    try:\n        park()\n    finally:\n        print('unwound')\n"
+        "f = Fiber(body)\nf.resume()\nprint('end')"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.split()[0] == "end"

@@ -28,7 +28,7 @@ def test_settrace_survives_switches():
                 fiber.resume()
     finally:
         sys.settrace(None)
-    assert events.count("call") == 3 and events.count("return") == 3, events
+    assert (events.count("call"), events.count("return")) == (3, 3), events
     assert events.count("line") == 12
 
 
@@ -104,6 +104,7 @@ def test_switch_inside_trace_and_profile_callbacks():
 def test_fiber_parked_inside_a_trace_callback_is_collected():
     if DEBUG and VERSION >= (3, 12):
         return  # asserts that code on any stack it can see was instrumented anew when tracing ended
+
     def tracer(frame, event, arg):
         if frame.f_code.co_name == "work" and event == "call":
             cycle = [frame]

@@ -52,7 +52,7 @@ def run_script(tmp_path: object) -> Callable[..., subprocess.CompletedProcess[st
         with open(path, "w") as script:
             script.write(source)
         return subprocess.run(
-            [sys.executable, *arguments, path],
+            [sys.executable, "-W", "ignore::ResourceWarning", *arguments, path],
             capture_output=True,
             text=True,
             timeout=timeout,

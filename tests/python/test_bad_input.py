@@ -47,7 +47,12 @@ def test_stack_limit_is_rounded_up_to_a_class():
 @pytest.mark.parametrize("wait", [culm.sleep, lambda t: culm.spawn(int).join(t), lambda t: lowlevel.park(timeout=t)])
 @pytest.mark.parametrize(
     ("bad", "error", "words"),
-    [(-1, ValueError, "negative"), (math.nan, ValueError, "NaN"), ("1", TypeError, "number"), ([], TypeError, "number")],
+    [
+        (-1, ValueError, "negative"),
+        (math.nan, ValueError, "NaN"),
+        ("1", TypeError, "number"),
+        ([], TypeError, "number"),
+    ],
 )
 def test_times_of_wrong_kind(wait, bad, error, words):
     with pytest.raises(error, match=words):
@@ -91,11 +96,14 @@ def test_start_twice_is_refused():
 def test_operations_on_a_finished_fiber():
     fiber = culm.spawn(lambda: 5)
     fiber.join()
-    assert fiber.join() and fiber.result() == 5 and fiber.exception() is None
+    assert fiber.join()
+    assert fiber.result() == 5
+    assert fiber.exception() is None
     assert fiber.cancel() is False
     with pytest.raises(RuntimeError, match="finished"):
         lowlevel.unpark(fiber)
-    assert fiber.frame is None and fiber.waiting_for is None
+    assert fiber.frame is None
+    assert fiber.waiting_for is None
 
 
 @pytest.mark.parametrize("method", ["join", "result", "exception"])
@@ -180,7 +188,7 @@ except ModuleNotFoundError:
     except Exception as error:
         print(error)
 """)
-    assert "ImportError" in done.stdout and "interpreter" in done.stdout, (done.stdout, done.stderr)
+    assert {"ImportError", "interpreter"} <= set(done.stdout.replace(":", " ").split()), (done.stdout, done.stderr)
 
 
 def test_fd_limit_reached_in_accept_is_the_usual_error():
@@ -232,5 +240,3 @@ def test_peer_reset_is_the_usual_error():
     assert isinstance(reader.exception(), ConnectionResetError)
     conn.close()
     server.close()
-
-

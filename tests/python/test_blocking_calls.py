@@ -74,7 +74,8 @@ def test_sendall_of_more_than_the_buffers_hold(pair):
     received = bytearray()
     while len(received) < len(payload):
         received += right.recv(65536)
-    assert received == payload and sender.result() is None
+    assert received == payload
+    assert sender.result() is None
 
 
 def test_send_on_a_blocking_socket_sends_all(pair):
@@ -93,7 +94,7 @@ def test_descriptors_travel(pair):
     fds = array.array("i", [write_end])
 
     def receive():
-        message, ancillary, *_ = left.recvmsg(1, socket.CMSG_SPACE(4))
+        _message, ancillary, *_ = left.recvmsg(1, socket.CMSG_SPACE(4))
         return array.array("i", ancillary[0][2][:4])[0]
 
     passed = meanwhile(receive, lambda: right.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]))
@@ -118,7 +119,8 @@ def test_accept_and_connect(server):
 def test_accept_parks_and_keeps_the_listener_blocking(server):
     client = socket.socket()
     conn, _ = meanwhile(server.accept, lambda: client.connect(server.getsockname()))
-    assert server.getblocking() and os.get_blocking(server.fileno())
+    assert server.getblocking()
+    assert os.get_blocking(server.fileno())
     conn.close()
     client.close()
 
@@ -222,7 +224,8 @@ def test_pipe_read_and_write():
     received = b""
     while len(received) < len(payload):
         received += os.read(read_end, 65536)
-    assert received == payload and writer.result() == len(payload)
+    assert received == payload
+    assert writer.result() == len(payload)
     os.close(read_end)
     os.close(write_end)
 
@@ -375,9 +378,24 @@ def test_http_server_and_clients_in_one_thread():
 
 def test_ssl_handshake_and_echo_between_fibers(tmp_path):
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2",
-         "-keyout", tmp_path / "key", "-out", tmp_path / "cert"],
-        check=True, capture_output=True,
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=localhost",
+            "-days",
+            "2",
+            "-keyout",
+            tmp_path / "key",
+            "-out",
+            tmp_path / "cert",
+        ],
+        check=True,
+        capture_output=True,
     )
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server_context.load_cert_chain(tmp_path / "cert", tmp_path / "key")

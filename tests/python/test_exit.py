@@ -1,4 +1,4 @@
-"""The end of a thread and of the interpreter: what is suspended is unwound, what was not taken is reported, no crash."""
+"""The end of a thread and of the interpreter: the suspended is unwound, the untaken reported, nothing crashes."""
 
 import threading
 
@@ -19,7 +19,9 @@ def ended(done, out, err=""):
 def test_interpreter_exit_unwinds_suspended_fibers(run_script, waits, keep, patched):
     if "Event" in waits and not patched:
         pytest.skip("an unpatched Event.wait blocks the thread by design")
-    done = run_script(HEADER + f"""
+    done = run_script(
+        HEADER
+        + f"""
 {patched}
 def work():
     try:
@@ -29,7 +31,8 @@ def work():
 {keep}culm.spawn(work)
 culm.yield_now()
 print("end of main")
-""")
+"""
+    )
     assert sorted(done.stdout.splitlines()) == ["end of main", "finally"]
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -41,11 +44,15 @@ def test_never_started_fibers_do_not_run_at_exit(run_script):
 def test_untaken_exception_is_reported_at_exit(run_script):
     done = run_script(HEADER + "f = culm.spawn(lambda: 1 / 0, name='careless')\nculm.yield_now()\n")
     assert done.returncode == 0
-    assert "careless" in done.stderr and "ZeroDivisionError" in done.stderr
+    assert "careless" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
 
 
 def test_fiber_that_refuses_to_end_does_not_hold_the_exit_up(run_script):
-    ended(run_script(HEADER + """
+    ended(
+        run_script(
+            HEADER
+            + """
 def stubborn():
     while True:
         try:
@@ -55,7 +62,10 @@ def stubborn():
 culm.spawn(stubborn)
 culm.yield_now()
 print("end")
-"""), "end\n")
+"""
+        ),
+        "end\n",
+    )
 
 
 def test_sys_exit_in_main_with_fibers_parked(run_script):
@@ -91,7 +101,10 @@ def test_thread_end_unwinds_its_fibers():
 
 
 def test_daemon_threads_inside_fibers_at_exit(run_script):
-    ended(run_script(HEADER + """
+    ended(
+        run_script(
+            HEADER
+            + """
 culm.patch()
 def on_thread(started):
     def spin():
@@ -107,11 +120,17 @@ for event in events:
 for event in events:
     event.wait()
 print("end")
-"""), "end\n")
+"""
+        ),
+        "end\n",
+    )
 
 
 def test_objects_dying_during_finalization_that_hold_fibers(run_script):
-    ended(run_script(HEADER + """
+    ended(
+        run_script(
+            HEADER
+            + """
 class Holder:
     def __init__(self):
         self.fiber = culm.spawn(lowlevel.park)
@@ -121,11 +140,15 @@ holders = [Holder() for _ in range(5)]
 cycle = [holders]; cycle.append(cycle)
 culm.yield_now()
 print("end")
-"""), "end\n")
+"""
+        ),
+        "end\n",
+    )
 
 
 def test_atexit_handlers_may_use_fibers(run_script):
-    ended(run_script("""
+    ended(
+        run_script("""
 import atexit
 def last():
     import culm
@@ -134,17 +157,24 @@ atexit.register(last)
 import culm
 culm.patch()
 print("end")
-"""), "end\nran\n")
+"""),
+        "end\nran\n",
+    )
 
 
 def test_stack_overflow_in_c_code_is_reported_with_the_fibers_name(run_script):
     # libc compiles nested groups by recursion, and the interpreter has no say in it.
-    done = run_script(HEADER + """
+    done = run_script(
+        HEADER
+        + """
 import ctypes
 libc = ctypes.CDLL(None)
 compiled = ctypes.create_string_buffer(256)
 pattern = b"(" * 50_000 + b")" * 50_000
 culm.spawn(lambda: libc.regcomp(compiled, pattern, 1), name="runaway", stack_limit=65536).join()
-""")
+"""
+    )
     assert done.returncode == -11, (done.returncode, done.stderr)
-    assert "runaway" in done.stderr and "65536" in done.stderr and "stack_limit" in done.stderr
+    assert "runaway" in done.stderr
+    assert "65536" in done.stderr
+    assert "stack_limit" in done.stderr

@@ -103,12 +103,14 @@ def test_name_defaults_to_the_functions_and_can_be_set():
     fiber = culm.spawn(work)
     assert fiber.name.endswith("work")
     fiber.name = "other"
-    assert fiber.name == "other" and "other" in repr(fiber)
+    assert fiber.name == "other"
+    assert "other" in repr(fiber)
     fiber.join()
 
 
 def test_current_is_the_running_fiber_and_main_outside():
-    assert culm.current().is_main and culm.current().name == "main"
+    assert culm.current().is_main
+    assert culm.current().name == "main"
     fiber = culm.spawn(culm.current)
     assert fiber.result() is fiber
     fiber = None  # the result refers to the fiber: a cycle
@@ -200,10 +202,12 @@ def test_traceback_of_a_parked_fiber_shows_its_frames():
     fiber = culm.spawn(outer)
     culm.yield_now()
     assert [frame.name for frame in fiber.traceback()] == ["outer", "inner"]
-    assert fiber.frame is not None and fiber.frame.f_code is inner.__code__
+    assert fiber.frame is not None
+    assert fiber.frame.f_code is inner.__code__
     fiber.cancel()
     fiber.join()
-    assert list(fiber.traceback()) == [] and fiber.frame is None
+    assert list(fiber.traceback()) == []
+    assert fiber.frame is None
 
 
 def test_traceback_crosses_c_callbacks():
@@ -226,7 +230,8 @@ def test_stack_tells_limit_use_and_residency():
     assert use.resident % 4096 == 0
     fiber.cancel()
     fiber.join()
-    assert fiber.stack.used == 0 and fiber.stack.resident == 0
+    assert fiber.stack.used == 0
+    assert fiber.stack.resident == 0
 
 
 def test_stack_peak_outlives_a_trim():

@@ -67,7 +67,7 @@ def test_fork_inside_a_fiber():
 def test_waiting_for_a_lost_fiber_is_refused_in_the_child():
     fiber = culm.spawn(culm.sleep, 0.05)
     culm.yield_now()
-    code, out = in_child(lambda: fiber.join())
+    _code, out = in_child(lambda: fiber.join())
     assert "parent process only" in out
     fiber.join()
 

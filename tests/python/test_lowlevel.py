@@ -226,7 +226,8 @@ def test_locals_of_an_unreachable_fiber_are_freed():
         culm.spawn(work)
     culm.yield_now()
     gc.collect()
-    assert len(refs) == 10 and all(ref() is None for ref in refs)
+    assert len(refs) == 10
+    assert all(ref() is None for ref in refs)
 
 
 def test_fiber_that_parks_again_while_unwound_lives_on():

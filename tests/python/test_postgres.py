@@ -32,8 +32,15 @@ class Server:
         self._call(find_server_program("initdb"), "-A", "trust", "-U", "postgres", "-N", "-D", f"{folder}/data")
         options = "-c listen_addresses='' -c max_connections=300 -c fsync=off"
         self._call(
-            find_server_program("pg_ctl"), "-D", f"{folder}/data", "-w", "-l", f"{folder}/log",
-            "-o", f"{options} -k {folder}", "start",
+            find_server_program("pg_ctl"),
+            "-D",
+            f"{folder}/data",
+            "-w",
+            "-l",
+            f"{folder}/log",
+            "-o",
+            f"{options} -k {folder}",
+            "start",
         )
 
     def _call(self, *command: str | None) -> None:
@@ -48,7 +55,8 @@ class Server:
     def stop(self) -> None:
         subprocess.run(
             [*self.as_user, find_server_program("pg_ctl"), "-D", f"{self.folder}/data", "-m", "immediate", "stop"],
-            capture_output=True, cwd="/",
+            capture_output=True,
+            cwd="/",
         )
 
 

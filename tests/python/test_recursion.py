@@ -96,7 +96,16 @@ KINDS = {
     "dealloc": lambda: nested_list(1_000_000) and None,
 }
 # Not runaway, only deep: these may also succeed.
-MAY_SUCCEED = {"compile_parens", "compile_unary", "literal_eval", "dealloc", "list_repr", "list_eq", "json_dump", "pickle"}
+MAY_SUCCEED = {
+    "compile_parens",
+    "compile_unary",
+    "literal_eval",
+    "dealloc",
+    "list_repr",
+    "list_eq",
+    "json_dump",
+    "pickle",
+}
 
 
 @pytest.mark.parametrize("limit", LIMITS)

@@ -8,12 +8,14 @@ OS_THREADS = "len(os.listdir('/proc/self/task'))"
 
 
 def lines(done):
-    assert done.returncode == 0 and done.stderr == "", (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
 
 def test_threads_are_fibers_and_join_works(run_script):
-    done = run_script(PATCHED + f"""
+    done = run_script(
+        PATCHED
+        + f"""
 log = []
 def work(i):
     time.sleep(0.05)
@@ -23,33 +25,42 @@ for t in threads: t.start()
 print({OS_THREADS}, threading.active_count(), len(threading.enumerate()))
 for t in threads: t.join()
 print(sorted(log)[0][:2], len({{ident for *_, ident in log}}), threads[0].is_alive(), threading.active_count())
-""")
+"""
+    )
     assert lines(done) == ["1 101 101", "(0, 't0') 100 False 1"]
 
 
 def test_exit_waits_for_non_daemon_threads_and_not_for_daemons(run_script):
-    done = run_script(PATCHED + """
+    done = run_script(
+        PATCHED
+        + """
 def slow(): time.sleep(0.05); print("non-daemon finished")
 def never():
     time.sleep(3600)
 threading.Thread(target=slow).start()
 threading.Thread(target=never, daemon=True).start()
 print("main finished")
-""")
+"""
+    )
     assert lines(done) == ["main finished", "non-daemon finished"]
 
 
 def test_exception_in_a_thread_goes_through_excepthook(run_script):
-    done = run_script(PATCHED + """
+    done = run_script(
+        PATCHED
+        + """
 threading.excepthook = lambda args: print(args.thread.name, args.exc_type.__name__)
 t = threading.Thread(target=lambda: 1 / 0, name="bad")
 t.start(); t.join()
-""")
+"""
+    )
     assert lines(done) == ["bad ZeroDivisionError"]
 
 
 def test_thread_pool_executor_timer_and_local(run_script):
-    done = run_script(PATCHED + f"""
+    done = run_script(
+        PATCHED
+        + f"""
 from concurrent.futures import ThreadPoolExecutor
 local = threading.local()
 def work(i):
@@ -67,12 +78,15 @@ ident = _thread.start_new_thread(lambda: done.release(), ())
 print(done.acquire(timeout=10), isinstance(ident, int))
 try: _thread.start_new_thread(1, ())
 except TypeError as error: print(error)
-""")
+"""
+    )
     assert lines(done) == ["True 1", "True", "True True", "first arg must be callable"]
 
 
 def test_thread_misuse_is_refused_as_usual(run_script):
-    done = run_script(PATCHED + """
+    done = run_script(
+        PATCHED
+        + """
 t = threading.Thread(target=lambda: None)
 try: t.join()
 except RuntimeError as error: print(error)
@@ -84,7 +98,8 @@ def joins_itself():
     try: threading.current_thread().join()
     except RuntimeError as error: print(error)
 u = threading.Thread(target=joins_itself); u.start(); u.join()
-""")
+"""
+    )
     assert lines(done) == [
         "cannot join thread before it is started",
         "threads can only be started once",
@@ -93,7 +108,9 @@ u = threading.Thread(target=joins_itself); u.start(); u.join()
 
 
 def test_socketserver_threading_mixin(run_script):
-    done = run_script(PATCHED + f"""
+    done = run_script(
+        PATCHED
+        + f"""
 import socket, socketserver
 class Echo(socketserver.StreamRequestHandler):
     def handle(self):
@@ -114,11 +131,12 @@ for t in threads: t.start()
 for t in threads: t.join()
 server.shutdown()
 print("ok", {OS_THREADS})
-""")
+"""
+    )
     assert lines(done) == ["ok 1"]
 
 
-REQUESTS = '''
+REQUESTS = """
 import os, queue, socket, sys, threading, time, urllib.request
 
 def serve(listening, delay):
@@ -148,14 +166,17 @@ for thread in threads: thread.join()
 elapsed = time.monotonic() - start
 print(results.qsize(), os_threads, file=sys.stderr)
 print(f"{elapsed:.2f} s", file=sys.stdout)
-'''
+"""
 
 
 def test_culm_run_turns_a_thousand_threads_of_requests_into_fibers(tmp_path):
     script = tmp_path / "requests.py"
     script.write_text(REQUESTS)
     done = subprocess.run(
-        [sys.executable, "-m", "culm", "run", str(script), "1000"], capture_output=True, text=True, timeout=120
+        [sys.executable, "-W", "ignore::ResourceWarning", "-m", "culm", "run", str(script), "1000"],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.split() == ["1000", "1"], done.stderr

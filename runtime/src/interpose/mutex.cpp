@@ -1,13 +1,13 @@
 // pthread mutexes and fibers. A mutex belongs to an OS thread, so libc cannot tell two fibers of a thread apart.
 //
-// The mutexes that the running fiber holds are counted. While there is one, its blocking calls block the OS thread, unless
-// the caller has given the embedding language's lock up (Consent::kYes): then it expects others to run meanwhile, as a
-// database driver does that guards a connection with a mutex across a query. Such a mutex may stay locked while its fiber
-// is parked, and a second fiber that wants it parks until it is unlocked, where libc would lock the thread up or, if the
-// mutex is recursive, let both in.
-// The interpreter's own mutexes are not hooked (table.cpp). A mutex that one fiber locks and another unlocks leaves the
-// first with a count too high: its calls then block the thread, which is slow but right. The count never goes below 0.
-// Invariant: a fiber is in `waiting` only while it is parked for that mutex.
+// The mutexes that the running fiber holds are counted. While there is one, its blocking calls block the OS thread,
+// unless the caller has given the embedding language's lock up (Consent::kYes): then it expects others to run
+// meanwhile, as a database driver does that guards a connection with a mutex across a query. Such a mutex may stay
+// locked while its fiber is parked, and a second fiber that wants it parks until it is unlocked, where libc would lock
+// the thread up or, if the mutex is recursive, let both in. The interpreter's own mutexes are not hooked (table.cpp). A
+// mutex that one fiber locks and another unlocks leaves the first with a count too high: its calls then block the
+// thread, which is slow but right. The count never goes below 0. Invariant: a fiber is in `waiting` only while it is
+// parked for that mutex.
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,7 +26,8 @@ struct MutexWait {
     Fiber* fiber;
 };
 
-// First come first served. On the heap because a thread-local object with a destructor could not be used at thread exit.
+// First come first served. On the heap because a thread-local object with a destructor could not be used at thread
+// exit.
 inline constinit thread_local std::vector<MutexWait>* waiting = nullptr;
 
 inline constinit thread_local pid_t thread_id = 0;
@@ -82,8 +83,8 @@ inline int count_taken(int result) noexcept {
 
 void wake_first_waiter(Scheduler& scheduler, const pthread_mutex_t* mutex) noexcept {
     if (waiting == nullptr || waiting->empty() || owned_by_this_thread(mutex)) return;
-    const auto first = std::find_if(waiting->begin(), waiting->end(),
-                                    [&](const MutexWait& wait) { return wait.mutex == mutex; });
+    const auto first =
+        std::find_if(waiting->begin(), waiting->end(), [&](const MutexWait& wait) { return wait.mutex == mutex; });
     if (first == waiting->end()) return;
     Fiber& fiber = *first->fiber;
     waiting->erase(first);

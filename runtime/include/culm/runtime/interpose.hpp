@@ -1,10 +1,9 @@
 // Interposition: blocking libc calls made by any loaded object park the fiber instead of the OS thread.
 //
 // install() patches the global offset table of every loaded object, and of each one loaded later (dlopen is hooked), so
-// that calls to the functions in src/interpose/table.cpp reach our replacements. libc, the dynamic loader and the object
-// that holds this code are left alone.
-// Invariant: on a thread without a scheduler, while the scheduler itself is at work, or while the fiber holds a pthread
-// mutex, a replacement behaves exactly like libc.
+// that calls to the functions in src/interpose/table.cpp reach our replacements. libc, the dynamic loader and the
+// object that holds this code are left alone. Invariant: on a thread without a scheduler, while the scheduler itself is
+// at work, or while the fiber holds a pthread mutex, a replacement behaves exactly like libc.
 #pragma once
 
 #include <cstddef>
@@ -26,7 +25,8 @@ struct Statistics {
     unsigned long direct = 0;  // calls that had to block the thread: a pthread mutex was held
 };
 
-// Patches. Idempotent; a second call looks for objects loaded since. EACCES and the like when a table cannot be written.
+// Patches. Idempotent; a second call looks for objects loaded since. EACCES and the like when a table cannot be
+// written.
 Result<void> install(const Options& options) noexcept;
 // Puts every table entry back. The hooks stay valid: a call already inside one finishes normally.
 void uninstall() noexcept;
