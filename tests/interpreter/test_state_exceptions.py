@@ -220,8 +220,8 @@ def test_call_across_the_end_of_a_chunk_reuses_chunks():
         if n:
             return level(n - 1)
         for _ in range(200):
-        return None
             leaf(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+        return None
 
     def body():
         for n in range(30):
