@@ -233,9 +233,11 @@ def serve_culm() -> None:
 
     def handle(conn: socket.socket) -> None:
         conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with conn:
-            while data := conn.recv(65536):
+        try:
+            while data := conn.recv(4096):
                 conn.sendall(data)
+        except ConnectionResetError:  # how the load ends
+            conn.close()
 
     def main() -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=1024) as server:
@@ -252,7 +254,7 @@ def serve_gevent() -> None:
 
     def handle(conn: socket.socket, address: object) -> None:
         conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        while data := conn.recv(65536):
+        while data := conn.recv(4096):
             conn.sendall(data)
 
     server = StreamServer(("127.0.0.1", 0), handle, backlog=1024)
@@ -287,9 +289,11 @@ def serve_threads() -> None:
 
     def handle(conn: socket.socket) -> None:
         conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with conn:
-            while data := conn.recv(65536):
+        try:
+            while data := conn.recv(4096):
                 conn.sendall(data)
+        except ConnectionResetError:  # how the load ends
+            conn.close()
 
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as server:
         print(server.getsockname()[1], flush=True)

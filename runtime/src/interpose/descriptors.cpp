@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::uint8_t kSocket = 1;
 constexpr std::uint8_t kHidesNonblock = 2;
+constexpr std::uint8_t kDrained = 4;
 
 struct Entry {
     std::atomic<std::uint32_t> plain_epoch{0};  // 0: nothing known
@@ -129,6 +130,9 @@ void modes_changed() noexcept {
     // 0 means unknown in an entry, so it is no epoch.
     if (epoch.fetch_add(1, std::memory_order_acq_rel) == UINT32_MAX) epoch.fetch_add(1, std::memory_order_acq_rel);
 }
+
+bool drained(int fd) noexcept { return has_flag(fd, kDrained); }
+void note_drained(int fd, bool drained) noexcept { set_flag(fd, kDrained, drained); }
 
 bool hides_nonblock(int fd) noexcept { return has_flag(fd, kHidesNonblock); }
 void hide_nonblock(int fd, bool hidden) noexcept { set_flag(fd, kHidesNonblock, hidden); }

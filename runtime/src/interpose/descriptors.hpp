@@ -6,6 +6,8 @@
 //    setsockopt, socket, accept, dup, a message that carries descriptors) ends all such knowledge or that of the
 //    number;
 //  - its O_NONBLOCK was set by us and is not to be seen by the program (see connections.cpp);
+//  - the last receive got less than it asked for ("drained"): a guess that the next would get nothing, and a wait for
+//    readiness is right even where the guess is wrong;
 //  - which threads parked fibers for it.
 // Thread-safe: each field is one atomic. After fork the entries stay right, since the descriptors are the same.
 // Invariant: an entry is reset before its number can mean another file.
@@ -31,6 +33,9 @@ bool known_plain(int fd) noexcept;
 void note_plain(int fd, std::uint32_t epoch) noexcept;  // `epoch` read before looking
 std::uint32_t mode_epoch() noexcept;
 void modes_changed() noexcept;  // some descriptor's: what is known of all of them ends
+
+bool drained(int fd) noexcept;
+void note_drained(int fd, bool drained) noexcept;
 
 bool hides_nonblock(int fd) noexcept;
 void hide_nonblock(int fd, bool hidden) noexcept;

@@ -130,7 +130,17 @@ ssize_t receive(Scheduler& scheduler, int fd, void* buffer, std::size_t bytes, i
     if ((flags & MSG_WAITALL) != 0 && (flags & MSG_PEEK) != 0 && is_stream(fd)) {
         return peek_all(scheduler, fd, patience, bytes, attempt);
     }
+    const bool plain = flags == 0 && bytes > 0 && descriptors::known_plain(fd);
+    if (plain && descriptors::drained(fd)) {
+        // The attempt would most likely say EAGAIN: a system call saved per request of a request-response connection.
+        descriptors::note_drained(fd, false);
+        if (const int failure = patience.wait(); failure != 0) {
+            errno = failure;
+            return -1;
+        }
+    }
     const ssize_t got = with_patience(patience, attempt);
+    if (plain && got > 0 && static_cast<std::size_t>(got) < bytes) descriptors::note_drained(fd, true);
     if ((flags & MSG_WAITALL) == 0 || got <= 0 || static_cast<std::size_t>(got) >= bytes) return got;
     if (!is_stream(fd) || !patience.may_wait()) return got;
     iovec whole{buffer, bytes};
