@@ -6,13 +6,13 @@
 Prints how long it took and how many OS threads there were. Each request takes the server one second.
 """
 
-import os
 import queue
 import socket
 import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 DELAY_SECONDS = 1.0
 
@@ -44,7 +44,7 @@ def main(count: int) -> None:
     threads = [threading.Thread(target=fetch) for _ in range(count)]
     for thread in threads:
         thread.start()
-    os_threads = len(os.listdir("/proc/self/task"))
+    os_threads = len(list(Path("/proc/self/task").iterdir()))
     for thread in threads:
         thread.join()
     assert all(results.get() == b"ok" for _ in range(count))
