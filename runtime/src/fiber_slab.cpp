@@ -16,6 +16,7 @@ constexpr std::size_t kBlockBytes = (sizeof(Fiber) + kLineBytes - 1) / kLineByte
 struct FiberSlab::Chunk {
     FiberSlab* slab;
     Chunk* next;
+    Chunk* next_of_all;
 };
 
 Fiber* FiberSlab::allocate() noexcept {
@@ -66,10 +67,21 @@ void FiberSlab::collect_remote() noexcept {
     }
 }
 
+bool FiberSlab::holds(std::uintptr_t address) noexcept {
+    const std::uintptr_t start = address & ~(kChunkBytes - 1);
+    for (const Chunk* chunk = all_chunks_.load(std::memory_order_acquire); chunk; chunk = chunk->next_of_all) {
+        if (reinterpret_cast<std::uintptr_t>(chunk) == start) return true;
+    }
+    return false;
+}
+
 bool FiberSlab::add_chunk() noexcept {
     void* memory = std::aligned_alloc(kChunkBytes, kChunkBytes);
     if (!memory) return false;
-    chunks_ = new (memory) Chunk{this, chunks_};
+    chunks_ = new (memory) Chunk{this, chunks_, all_chunks_.load(std::memory_order_relaxed)};
+    while (!all_chunks_.compare_exchange_weak(chunks_->next_of_all, chunks_, std::memory_order_release,
+                                              std::memory_order_relaxed)) {
+    }
     unused_ = static_cast<std::byte*>(memory) + kLineBytes;
     unused_end_ = unused_ + (kChunkBytes - kLineBytes) / kBlockBytes * kBlockBytes;
     return true;

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 
 #include "culm/runtime/fiber.hpp"
 
@@ -26,6 +27,9 @@ public:
     // Blocks that are out. Owner only, or under the registry's lock when there is no owner.
     std::size_t live() noexcept;
 
+    // The address lies in a block of some slab, live or not. Any thread, lock-free, async-signal-safe.
+    static bool holds(std::uintptr_t address) noexcept;
+
     // Says that the calling thread owns this slab (null: none).
     static void set_owned(FiberSlab* slab) noexcept { owned_ = slab; }
 
@@ -39,6 +43,7 @@ private:
     void collect_remote() noexcept;
 
     static inline constinit thread_local FiberSlab* owned_ = nullptr;
+    static inline constinit std::atomic<Chunk*> all_chunks_{nullptr};  // of every slab, newest first; only grows
 
     FreeBlock* free_ = nullptr;                // owner
     std::atomic<FreeBlock*> remote_{nullptr};  // pushed by any thread, emptied as a whole by the owner

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -145,8 +146,6 @@ def test_fiber_operations_inside_a_signal_handler():
 
 
 def test_signal_in_a_fiber_can_be_installed_and_sent_to_own_ident():
-    import threading
-
     def work():
         seen = []
         before = signal.signal(signal.SIGUSR2, lambda *_: seen.append(1))
@@ -157,3 +156,22 @@ def test_signal_in_a_fiber_can_be_installed_and_sent_to_own_ident():
         return seen
 
     assert culm.spawn(work).result() == [1]
+
+
+def test_signal_to_a_fiber_of_another_thread_or_an_ended_one_is_refused():
+    idents, end = [], threading.Event()
+
+    def on_thread():
+        culm.spawn(lambda: (idents.append(threading.get_ident()), end.wait(10)))
+        culm.spawn(lambda: idents.append(threading.get_ident())).join()
+        end.wait(10)
+
+    thread = threading.Thread(target=on_thread)
+    thread.start()
+    while len(idents) < 2:
+        culm.yield_now()
+    for ident in idents:
+        with pytest.raises(ProcessLookupError):
+            signal.pthread_kill(ident, signal.SIGUSR2)
+    end.set()
+    thread.join()

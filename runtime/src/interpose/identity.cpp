@@ -1,13 +1,15 @@
 // Who am I: in the interpreter, pthread_self() names the running fiber, so that its locks and threading.local values
 // tell fibers apart; calls that act on a thread translate a fiber's name back to that of its OS thread.
 //
-// A fiber can be named only on its own OS thread: Fiber::identity() of a fiber elsewhere is not recognised, just as a
-// stale pthread_t is not. What would change the thread for all of its fibers (its name) or end it (join, detach) is not
+// A fiber can be named only on its own OS thread: for the identity of a fiber elsewhere, or of one that has ended, the
+// calls fail with ESRCH. What would change the thread for all of its fibers (its name) or end it (join, detach) is not
 // done on behalf of a fiber.
+#include <cerrno>
 #include <cstring>
 
 #include "culm/runtime/fiber.hpp"
 #include "culm/runtime/scheduler.hpp"
+#include "fiber_slab.hpp"
 #include "hooks.hpp"
 
 namespace culm::runtime::interpose {
@@ -34,8 +36,12 @@ bool names_fiber(pthread_t thread) noexcept {
     return search.found;
 }
 
-pthread_t thread_of(pthread_t thread) noexcept {
-    return names_fiber(thread) ? Scheduler::current()->thread_identity() : thread;
+// Makes the call for the OS thread that is meant.
+template <class Call>
+int on_thread_of(pthread_t thread, Call call) noexcept {
+    if (names_fiber(thread)) return call(Scheduler::current()->thread_identity());
+    if (FiberSlab::holds(thread)) return ESRCH;  // libc would take it for the address of a thread's record
+    return call(thread);
 }
 
 }  // namespace
@@ -50,46 +56,53 @@ pthread_t pthread_self() noexcept {
     return running.identity();
 }
 
-int pthread_kill(pthread_t thread, int signal) noexcept { return real.pthread_kill(thread_of(thread), signal); }
+int pthread_kill(pthread_t thread, int signal) noexcept {
+    return on_thread_of(thread, [&](pthread_t target) noexcept { return real.pthread_kill(target, signal); });
+}
 int pthread_sigqueue(pthread_t thread, int signal, const union sigval value) noexcept {
-    return real.pthread_sigqueue(thread_of(thread), signal, value);
+    return on_thread_of(thread,
+                        [&](pthread_t target) noexcept { return real.pthread_sigqueue(target, signal, value); });
 }
 int pthread_getcpuclockid(pthread_t thread, clockid_t* clock) noexcept {
-    return real.pthread_getcpuclockid(thread_of(thread), clock);
+    return on_thread_of(thread, [&](pthread_t target) noexcept { return real.pthread_getcpuclockid(target, clock); });
 }
 // The attributes are those of the OS thread: its stack, not the fiber's.
 int pthread_getattr_np(pthread_t thread, pthread_attr_t* attributes) noexcept {
-    return real.pthread_getattr_np(thread_of(thread), attributes);
+    return on_thread_of(thread, [&](pthread_t target) noexcept { return real.pthread_getattr_np(target, attributes); });
 }
 int pthread_getschedparam(pthread_t thread, int* policy, sched_param* parameters) noexcept {
-    return real.pthread_getschedparam(thread_of(thread), policy, parameters);
+    return on_thread_of(
+        thread, [&](pthread_t target) noexcept { return real.pthread_getschedparam(target, policy, parameters); });
 }
 int pthread_setschedparam(pthread_t thread, int policy, const sched_param* parameters) noexcept {
-    return real.pthread_setschedparam(thread_of(thread), policy, parameters);
+    return on_thread_of(
+        thread, [&](pthread_t target) noexcept { return real.pthread_setschedparam(target, policy, parameters); });
 }
 int pthread_getaffinity_np(pthread_t thread, std::size_t bytes, cpu_set_t* cpus) noexcept {
-    return real.pthread_getaffinity_np(thread_of(thread), bytes, cpus);
+    return on_thread_of(thread,
+                        [&](pthread_t target) noexcept { return real.pthread_getaffinity_np(target, bytes, cpus); });
 }
 int pthread_setaffinity_np(pthread_t thread, std::size_t bytes, const cpu_set_t* cpus) noexcept {
-    return real.pthread_setaffinity_np(thread_of(thread), bytes, cpus);
+    return on_thread_of(thread,
+                        [&](pthread_t target) noexcept { return real.pthread_setaffinity_np(target, bytes, cpus); });
 }
 int pthread_getname_np(pthread_t thread, char* name, std::size_t room) noexcept {
-    return real.pthread_getname_np(thread_of(thread), name, room);
+    return on_thread_of(thread, [&](pthread_t target) noexcept { return real.pthread_getname_np(target, name, room); });
 }
 
 int pthread_setname_np(pthread_t thread, const char* name) noexcept {
-    if (names_fiber(thread)) return 0;
+    if (names_fiber(thread) || FiberSlab::holds(thread)) return 0;
     return real.pthread_setname_np(thread, name);
 }
 
 int pthread_detach(pthread_t thread) noexcept {
-    if (names_fiber(thread)) return 0;
+    if (names_fiber(thread) || FiberSlab::holds(thread)) return 0;
     return real.pthread_detach(thread);
 }
 
 // A fiber is joined by Scheduler::join: there is no exit value of a pthread to be had.
 int pthread_join(pthread_t thread, void** result) noexcept {
-    if (names_fiber(thread)) return EINVAL;
+    if (names_fiber(thread) || FiberSlab::holds(thread)) return EINVAL;
     return real.pthread_join(thread, result);
 }
 
