@@ -91,12 +91,11 @@ int wait_until_finished(PyFiber* self, PyObject* timeout, bool for_outcome) {
     return outcome;
 }
 
-PyObject* raise_timeout(PyFiber* self) {
+void raise_timeout(PyFiber* self) {
     PyObject* label = fiber_label(self);
-    if (label == nullptr) return nullptr;
+    if (label == nullptr) return;
     PyErr_Format(PyExc_TimeoutError, "fiber %U has not finished within the timeout", label);
     Py_DECREF(label);
-    return nullptr;
 }
 
 void cancel_on_owner(runtime::Scheduler& scheduler, void* argument) {
@@ -131,29 +130,33 @@ PyObject* fiber_join(PyObject* object, PyObject* const* args, Py_ssize_t count, 
     return outcome < 0 ? nullptr : PyBool_FromLong(outcome);
 }
 
-PyObject* fiber_result(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+namespace {
+
+// Waits for the end and marks the outcome as taken. False: an exception is set.
+bool take_outcome(const char* caller, PyFiber* self, PyObject* const* args, Py_ssize_t count, PyObject* names) {
     PyObject* timeout = nullptr;
-    if (!parse_timeout_argument("result", args, count, names, timeout)) return nullptr;
-    PyFiber* self = as_fiber(object);
+    if (!parse_timeout_argument(caller, args, count, names, timeout)) return false;
     const int outcome = wait_until_finished(self, timeout, true);
-    if (outcome < 0) return nullptr;
-    if (outcome == 0) return raise_timeout(self);
+    if (outcome == 0) raise_timeout(self);
+    if (outcome <= 0) return false;
     forget_untaken(self);
     self->outcome_taken = true;
+    return true;
+}
+
+}  // namespace
+
+PyObject* fiber_result(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+    PyFiber* self = as_fiber(object);
+    if (!take_outcome("result", self, args, count, names)) return nullptr;
     if (self->exception == nullptr) return Py_NewRef(self->value != nullptr ? self->value : Py_None);
     raise_instance(Py_NewRef(self->exception));
     return nullptr;
 }
 
 PyObject* fiber_exception(PyObject* object, PyObject* const* args, Py_ssize_t count, PyObject* names) {
-    PyObject* timeout = nullptr;
-    if (!parse_timeout_argument("exception", args, count, names, timeout)) return nullptr;
     PyFiber* self = as_fiber(object);
-    const int outcome = wait_until_finished(self, timeout, true);
-    if (outcome < 0) return nullptr;
-    if (outcome == 0) return raise_timeout(self);
-    forget_untaken(self);
-    self->outcome_taken = true;
+    if (!take_outcome("exception", self, args, count, names)) return nullptr;
     return Py_NewRef(self->exception != nullptr ? self->exception : Py_None);
 }
 
