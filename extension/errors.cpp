@@ -45,6 +45,15 @@ PyObject* raise_cancelled(PyFiber* self) {
     return nullptr;
 }
 
+void raise_class(PyFiber* self, PyObject* exception) {
+    if (exception == Cancelled) {
+        raise_cancelled(self);
+    } else {
+        PyErr_SetNone(exception);
+    }
+    Py_DECREF(exception);
+}
+
 void raise_instance(PyObject* exception) {
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception)), exception);
     Py_DECREF(exception);

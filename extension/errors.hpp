@@ -18,6 +18,8 @@ bool add_exceptions(PyObject* module);
 PyObject* raise_error(const Error& error);
 // Cancelled("fiber 'x' was cancelled"). Returns null.
 PyObject* raise_cancelled(PyFiber* self);
+// Raises an exception class (stolen) in the running fiber; Cancelled with its message.
+void raise_class(PyFiber* self, PyObject* exception);
 // Raises an exception instance (stolen).
 void raise_instance(PyObject* exception);
 // The exception that is set, as an instance with its traceback; clears the indicator. New reference.

@@ -27,14 +27,17 @@ bool is_silent_end(PyObject* exception) {
            PyErr_GivenExceptionMatches(exception, PyExc_SystemExit);
 }
 
-// An interposed call failed with ECANCELED because of cancel(), and that OSError ended the fiber before the evaluation
-// loop could raise Cancelled: it was cancelled all the same.
-PyObject* cancelled_instead(PyFiber* self, PyObject* exception) {
-    if (!self->cancelled_in_call || !PyErr_GivenExceptionMatches(exception, PyExc_OSError)) return exception;
-    raise_cancelled(self);
-    PyObject* cancelled = take_raised_instance();
-    PyException_SetContext(cancelled, exception);
-    return cancelled;
+// What C code made of ECANCELED ended the fiber before the evaluation loop could raise Cancelled: it was cancelled all
+// the same.
+void raise_what_is_pending(ThreadHost& host, PyFiber* self, PyObject* result) {
+    PyObject* pending = interpreter::withdraw_raise_soon(host.record, saved_state(host, *self->fiber));
+    if (pending == nullptr) return;
+    if (result != nullptr) return Py_DECREF(pending);
+    PyObject* failure = take_raised_instance();
+    raise_class(self, pending);
+    PyObject* raised = take_raised_instance();
+    PyException_SetContext(raised, failure);
+    raise_instance(raised);
 }
 
 // KeyboardInterrupt belongs to the main fiber: whichever fiber it hit, the program is meant. A main fiber that waits
@@ -53,7 +56,7 @@ void record_outcome(PyFiber* self, PyObject* result) {
         self->value = result;
         return;
     }
-    self->exception = cancelled_instead(self, take_raised_instance());
+    self->exception = take_raised_instance();
     if (is_silent_end(self->exception)) {
         self->outcome_taken = true;
         return;
@@ -111,7 +114,7 @@ void run_body(Fiber& fiber, void*) {
     PyFiber* self = host_of(fiber);
     flush_drops(host);
     PyObject* result = run_function(self);
-    interpreter::raise_soon(host.record, saved_state(host, fiber), nullptr);
+    raise_what_is_pending(host, self, result);
     if (host.forking == self) end_forked_child(result);
     record_outcome(self, result);
     Py_CLEAR(self->arguments);
@@ -186,7 +189,6 @@ PyFiber* new_fiber(ThreadHost& host, PyObject* function, PyObject* const* positi
     self->exception = nullptr;
     self->holds_scheduled = false;
     self->outcome_taken = true;
-    self->cancelled_in_call = false;
     self->lost_in_fork = false;
     self->fiber->host = self;
     self->fiber->host_stack_bytes = host_stack_bytes();
@@ -209,7 +211,6 @@ PyFiber* new_main_fiber(ThreadHost& host) {
                                                 .exception = nullptr,
                                                 .holds_scheduled = true,
                                                 .outcome_taken = true,
-                                                .cancelled_in_call = false,
                                                 .lost_in_fork = false};
     self->fiber->retain();
     self->fiber->host = self;

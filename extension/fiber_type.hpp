@@ -25,9 +25,8 @@ struct PyFiber {
     PyObject* value;      // while parked: what unpark or switch sent; finished: the result, null if it failed
     PyObject* exception;  // to be raised when it continues; finished: how it failed, else null
     bool holds_scheduled;
-    bool outcome_taken;      // result() or exception() has been called, or nothing to report
-    bool cancelled_in_call;  // an interposed call failed with ECANCELED because of cancel()
-    bool lost_in_fork;       // belongs to the parent process only
+    bool outcome_taken;  // result() or exception() has been called, or nothing to report
+    bool lost_in_fork;   // belongs to the parent process only
 };
 
 extern PyTypeObject PyFiber_Type;

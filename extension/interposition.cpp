@@ -6,6 +6,8 @@
 
 #include "culm/runtime/interpose.hpp"
 #include "errors.hpp"
+#include "interpreter/os_error.hpp"
+#include "switch_hooks.hpp"
 #include "thread_host.hpp"
 
 namespace culm::extension {
@@ -22,6 +24,7 @@ PyObject* interpose(PyObject*, PyObject*) {
     auto installed = runtime::interpose::install({.interpreter_object = reinterpret_cast<const void*>(&Py_GetVersion)});
     if (!installed) return raise_error(installed.error());
     show_identities(*host);
+    if (!interpreter::install_os_error_filter(raise_instead_of_os_error)) return nullptr;
     Py_RETURN_NONE;
 }
 

@@ -3,6 +3,7 @@
 // Invariant: on_stack and on_switch allocate nothing, run no Python code and drop no reference.
 #include "switch_hooks.hpp"
 
+#include <cerrno>
 #include <cstdio>
 
 #include "culm/runtime/interpose.hpp"
@@ -64,10 +65,11 @@ void leave(Fiber&, bool taken) {
     if (taken) PyEval_SaveThread();
 }
 
+// The call fails with ECANCELED. If that becomes an OSError, Cancelled takes its place; if C code makes something else
+// of it, Cancelled is raised soon after.
 void cancelled_in_call(Fiber& fiber) {
     ThreadHost& host = *thread_host;
     PyFiber* self = host_of(fiber);
-    self->cancelled_in_call = true;
     PyObject* exception = self->exception != nullptr ? self->exception : Cancelled;
     interpreter::raise_soon(host.record, saved_state(host, fiber), exception);
     Py_CLEAR(self->exception);
@@ -120,6 +122,16 @@ std::size_t describe(const Fiber& fiber, char* buffer, std::size_t buffer_bytes)
 }
 
 }  // namespace
+
+bool raise_instead_of_os_error(long error) {
+    ThreadHost* host = thread_host;
+    if (error != ECANCELED || host == nullptr || !interpreter::is_attached(host->record)) return true;
+    PyFiber* self = running_fiber(*host);
+    PyObject* exception = interpreter::withdraw_raise_soon(host->record, saved_state(*host, *self->fiber));
+    if (exception == nullptr) return true;
+    raise_class(self, exception);
+    return false;
+}
 
 std::uint32_t host_stack_bytes() noexcept {
     static_assert(sizeof(interpreter::SavedState) % 16 == 0);

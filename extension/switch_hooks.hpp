@@ -11,6 +11,9 @@ namespace culm::extension {
 
 void install_switch_hooks() noexcept;
 
+// For install_os_error_filter(): a call of the running fiber that failed because of cancel() raises Cancelled.
+bool raise_instead_of_os_error(long error);
+
 // SavedState plus the first data-stack chunk, near the base of each stack.
 std::uint32_t host_stack_bytes() noexcept;
 

@@ -15,7 +15,8 @@ using runtime::Scheduler;
 
 namespace {
 
-constexpr int kMaxUnwindRounds = 100;
+constexpr int kUnwindRoundsMax = 10;
+constexpr std::int64_t kUnwindGraceNs = 100'000'000;
 constexpr const char* kCapsuleKey = "culm.thread";
 
 void take_down(ThreadHost* host) {
@@ -56,17 +57,22 @@ void collect_fiber(Fiber& fiber, void* context) {
     list->push_back(host_of(fiber));
 }
 
+// Raises FiberExit in every live fiber and waits for their ends, so that a clean-up may wait in its turn, but no longer
+// than the grace. False: there was none.
 bool unwind_round(ThreadHost& host) {
     std::vector<PyFiber*> live;
     host.scheduler->for_each_fiber(collect_fiber, &live);
+    const runtime::Fiber* running = &host.scheduler->running();
     for (PyFiber* fiber : live) {
-        if (fiber->fiber != &host.scheduler->running() && !finished(fiber)) end_fiber_soon(host, fiber);
+        if (fiber->fiber != running && !finished(fiber)) end_fiber_soon(host, fiber);
+    }
+    const std::int64_t deadline_ns = runtime::deadline_after(host.scheduler->clock().now_ns(), kUnwindGraceNs);
+    for (PyFiber* fiber : live) {
+        if (fiber->fiber != running && !finished(fiber)) host.scheduler->join(*fiber->fiber, deadline_ns);
         Py_DECREF(as_object(fiber));
     }
-    if (live.empty()) return false;
-    host.scheduler->yield_now();
     flush_drops(host);
-    return true;
+    return !live.empty();
 }
 
 }  // namespace
@@ -107,7 +113,7 @@ ThreadHost* ensure_thread_host() {
 
 void unwind_all_fibers(ThreadHost& host) {
     host.closing = true;
-    for (int round = 0; round < kMaxUnwindRounds && unwind_round(host); ++round) {
+    for (int round = 0; round < kUnwindRoundsMax && unwind_round(host); ++round) {
     }
 }
 

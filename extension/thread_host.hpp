@@ -60,7 +60,8 @@ inline interpreter::SavedState& saved_state(ThreadHost& host, runtime::Fiber& fi
 }
 
 // Unwinds every suspended fiber of the calling thread with FiberExit and discards those that never ran. Bounded: what
-// parks again kMaxUnwindRounds times is left suspended. Switches. Runs Python.
+// is not through with its clean-up after a tenth of a second is told again, ten times, and then left suspended.
+// Switches. Runs Python.
 void unwind_all_fibers(ThreadHost& host);
 
 // For atexit: unwinds, reports exceptions nobody took. Returns null with an exception on failure.

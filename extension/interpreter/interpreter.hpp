@@ -84,6 +84,8 @@ PyObject* suspended_frame(ThreadRecord& thread, SavedState& state);
 // Makes `exception` (a class or instance, borrowed) be raised in the running fiber at the next check of the evaluation
 // loop, and only in this fiber: if the fiber is switched away first, it travels with it. Null withdraws it.
 void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) noexcept;
+// Withdraws what raise_soon() has not delivered yet and returns it, a class to raise (new reference), or null.
+PyObject* withdraw_raise_soon(ThreadRecord& thread, SavedState& state) noexcept;
 
 // The calling thread, whose record this is, holds the GIL with the thread state that its fibers share. About 1 ns.
 bool is_attached(const ThreadRecord& thread) noexcept;

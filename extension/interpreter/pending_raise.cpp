@@ -92,6 +92,16 @@ void set_pending_raise(PyThreadState* tstate, PendingRaise& pending, PyObject* e
     Py_INCREF(pending.exception);
 }
 
+PyObject* withdraw_pending_raise(PyThreadState* tstate, PendingRaise& pending) noexcept {
+    if (pending.exception == nullptr) [[likely]]
+        return nullptr;
+    const PreservedError preserved;
+    const bool waits = pending.taken || tstate->async_exc == pending.exception;
+    PyObject* exception = waits ? Py_NewRef(pending.exception) : nullptr;
+    withdraw(tstate, pending);
+    return exception;
+}
+
 void drop_pending_raise(PendingRaise& pending) noexcept {
     PyObject* exception = pending.exception;
     const bool taken = pending.taken;

@@ -31,6 +31,10 @@ void resume_pending_raise(PyThreadState* tstate, PendingRaise& pending) noexcept
 // For the running fiber. `exception` is a class or an instance (borrowed), null withdraws what is pending.
 void set_pending_raise(PyThreadState* tstate, PendingRaise& pending, PyObject* exception) noexcept;
 
+// For the running fiber: withdraws what is pending and returns it (a class, new reference); null if nothing was, or if it
+// has been delivered.
+PyObject* withdraw_pending_raise(PyThreadState* tstate, PendingRaise& pending) noexcept;
+
 // For a suspended fiber that will never run again.
 void drop_pending_raise(PendingRaise& pending) noexcept;
 

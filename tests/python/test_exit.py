@@ -100,6 +100,33 @@ def test_thread_end_unwinds_its_fibers():
     assert log == ["thread ends", native, native]
 
 
+def test_clean_up_that_waits_is_waited_for(run_script):
+    ended(
+        run_script(
+            HEADER
+            + """
+culm.patch()
+def work(name):
+    try:
+        culm.sleep(3600)
+    finally:
+        culm.sleep(0.01)
+        time.sleep(0.01)
+        print(name, "cleaned up")
+def on_thread():
+    culm.spawn(work, "thread")
+    culm.yield_now()
+thread = threading.Thread(target=on_thread)
+thread.start()
+thread.join()
+culm.spawn(work, "main")
+culm.yield_now()
+"""
+        ),
+        "thread cleaned up\nmain cleaned up\n",
+    )
+
+
 def test_daemon_threads_inside_fibers_at_exit(run_script):
     ended(
         run_script(
