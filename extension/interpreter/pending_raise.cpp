@@ -63,6 +63,7 @@ void withdraw(PyThreadState* tstate, PendingRaise& pending) noexcept {
     if (pending.exception == nullptr) return;
     if (!pending.taken && tstate->async_exc == pending.exception) {
         tstate->async_exc = nullptr;
+        forget_raise_request(tstate);
         pending.taken = true;
     }
     drop_pending_raise(pending);

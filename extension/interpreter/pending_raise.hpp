@@ -16,12 +16,29 @@ struct PendingRaise {
     bool taken = false;             // not in the thread state: to be put back by after_switch
 };
 
+// async_exc has been emptied by us. The evaluation loop of 3.11 and 3.12 stops looking for an exception only when it
+// finds one: until then every check takes its slow path, and in 3.11 a traced function never gets past its first check.
+// Other threads ask again when they take the GIL.
+inline void forget_raise_request([[maybe_unused]] PyThreadState* tstate) noexcept {
+#if PY_VERSION_HEX < 0x030D0000
+    auto& ceval = tstate->interp->ceval;
+    ceval.pending.async_exc = 0;
+    int others = _PyRuntime.ceval.signals_pending._value | ceval.gil_drop_request._value |
+                 ceval.pending.calls_to_do._value;
+#if PY_VERSION_HEX >= 0x030C0000
+    others |= ceval.gc_scheduled._value | _PyRuntime.ceval.pending_mainthread.calls_to_do._value;
+#endif
+    if (others == 0) ceval.eval_breaker._value = 0;
+#endif
+}
+
 // In switch_state, for the fiber that is left.
 inline void take_pending_raise(PyThreadState* tstate, PendingRaise& pending) noexcept {
     if (pending.exception == nullptr) [[likely]]
         return;
     if (pending.taken || tstate->async_exc != pending.exception) return;
     tstate->async_exc = nullptr;
+    forget_raise_request(tstate);
     pending.taken = true;
 }
 

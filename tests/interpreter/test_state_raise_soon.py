@@ -6,6 +6,7 @@ import gc
 import operator
 import os
 import signal
+import sys
 import threading
 
 from probe_support import Fiber, Stop, finish, park, probe, spin
@@ -172,3 +173,19 @@ def test_signal_tripped_sees_a_pending_signal():
         assert probe.signal_tripped() is False
     finally:
         signal.signal(signal.SIGUSR1, previous)
+
+
+def test_raise_soon_withdrawn_leaves_no_request_behind():
+    # 3.11: with a request that nobody answers, a traced function would never begin.
+    def traced():
+        return "returned"
+
+    def work():
+        list(map(operator.call, [functools.partial(probe.raise_soon, Stop), functools.partial(probe.raise_soon, None)]))
+        sys.settrace(lambda *_: None)
+        try:
+            return traced()
+        finally:
+            sys.settrace(None)
+
+    assert Fiber(work).resume() == "returned"
