@@ -178,15 +178,18 @@ def parked_default_culm() -> float:
 
 def parked_gevent() -> float:
     import gevent
-    from gevent.hub import get_hub
+    from gevent.event import Event
 
+    event = Event()
     gevent.sleep(0)
     fibers: list[object] = [None] * PARKED
     before = memory_bytes()
     for i in range(PARKED):
-        fibers[i] = gevent.spawn(get_hub().switch)
-    gevent.sleep(0)
-    return (memory_bytes() - before) / PARKED
+        fibers[i] = gevent.spawn(event.wait)
+    gevent.sleep(0.01)  # all of them run and wait
+    used = memory_bytes() - before
+    assert len(event._links) == PARKED
+    return used / PARKED
 
 
 def parked_asyncio() -> float:

@@ -27,7 +27,7 @@ namespace culm::runtime {
 
 class Scheduler {
 public:
-    static constexpr unsigned kSwitchesPerLook = 64;
+    static constexpr unsigned kSwitchesPerLook = 256;
 
     // The calling thread's scheduler, or null. One thread-local load.
     static Scheduler* current() noexcept { return current_; }
