@@ -186,10 +186,9 @@ def parked_gevent() -> float:
     before = memory_bytes()
     for i in range(PARKED):
         fibers[i] = gevent.spawn(event.wait)
-    gevent.sleep(0.01)  # all of them run and wait
-    used = memory_bytes() - before
-    assert len(event._links) == PARKED
-    return used / PARKED
+    while event.linkcount() < PARKED:
+        gevent.sleep(0)
+    return (memory_bytes() - before) / PARKED
 
 
 def parked_asyncio() -> float:
