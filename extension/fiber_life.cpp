@@ -129,6 +129,15 @@ void run_body(Fiber& fiber, void*) {
 
 }  // namespace
 
+PyObject* leave_at_exit(PyObject*, PyObject* fiber) {
+    if (!is_fiber(fiber)) {
+        PyErr_Format(PyExc_TypeError, "leave_at_exit() needs a Fiber, not %.100s", Py_TYPE(fiber)->tp_name);
+        return nullptr;
+    }
+    as_fiber(fiber)->left_at_exit = true;
+    Py_RETURN_NONE;
+}
+
 PyObject* know_dummy_threads(PyObject*, PyObject* const* args, Py_ssize_t count) {
     if (count != 2 || !PyDict_Check(args[0]) || !PyType_Check(args[1])) {
         PyErr_SetString(PyExc_TypeError, "know_dummy_threads() needs threading._active and threading._DummyThread");
@@ -190,6 +199,7 @@ PyFiber* new_fiber(ThreadHost& host, PyObject* function, PyObject* const* positi
     self->holds_scheduled = false;
     self->outcome_taken = true;
     self->lost_in_fork = false;
+    self->left_at_exit = false;
     self->fiber->host = self;
     self->fiber->host_stack_bytes = host_stack_bytes();
     PyObject_GC_Track(as_object(self));
@@ -211,7 +221,8 @@ PyFiber* new_main_fiber(ThreadHost& host) {
                                                 .exception = nullptr,
                                                 .holds_scheduled = true,
                                                 .outcome_taken = true,
-                                                .lost_in_fork = false};
+                                                .lost_in_fork = false,
+                                                .left_at_exit = false};
     self->fiber->retain();
     self->fiber->host = self;
     PyObject_GC_Track(as_object(self));

@@ -27,10 +27,12 @@ struct PyFiber {
     bool holds_scheduled;
     bool outcome_taken;  // result() or exception() has been called, or nothing to report
     bool lost_in_fork;   // belongs to the parent process only
+    bool left_at_exit;   // stands for a thread: the interpreter's exit stops it without unwinding it
 };
 
 extern PyTypeObject PyFiber_Type;
 bool ready_fiber_type(PyObject* module);
+PyObject* leave_at_exit(PyObject* module, PyObject* fiber);
 
 inline bool is_fiber(PyObject* object) noexcept { return Py_IS_TYPE(object, &PyFiber_Type); }
 inline PyObject* as_object(PyFiber* fiber) noexcept { return reinterpret_cast<PyObject*>(fiber); }

@@ -74,6 +74,9 @@ PyMethodDef functions[] = {
      "know_dummy_threads($module, active, dummy_type, /)\n--\n\nHas the dummy thread of a fiber leave the dict "
      "`active` "
      "when the fiber ends."},
+    {"leave_at_exit", leave_at_exit, METH_O,
+     "leave_at_exit($module, fiber, /)\n--\n\nHas the interpreter's exit stop that fiber as it would a daemon thread: "
+     "without unwinding it."},
     {"_after_fork_in_child", after_fork_in_child, METH_NOARGS, "For os.register_at_fork."},
     {"_shut_down", shut_down, METH_NOARGS, "For atexit: unwinds every suspended fiber of this thread."},
     {nullptr, nullptr, 0, nullptr}};

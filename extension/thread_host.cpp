@@ -20,7 +20,7 @@ constexpr std::int64_t kUnwindGraceNs = 100'000'000;
 constexpr const char* kCapsuleKey = "culm.thread";
 
 void take_down(ThreadHost* host) {
-    unwind_all_fibers(*host);
+    unwind_all_fibers(*host, false);
     flush_drops(*host);
     interpreter::hide_fiber_identities(host->record);
     Py_CLEAR(host->main);
@@ -50,18 +50,25 @@ bool install_thread_end(ThreadHost* host) {
     return good;
 }
 
+struct Collection {
+    std::vector<PyFiber*> fibers;  // strong
+    bool at_exit = false;
+};
+
 void collect_fiber(Fiber& fiber, void* context) {
-    if (fiber.host == nullptr || host_of(fiber)->lost_in_fork) return;
-    auto* list = static_cast<std::vector<PyFiber*>*>(context);
-    Py_INCREF(as_object(host_of(fiber)));
-    list->push_back(host_of(fiber));
+    auto& collection = *static_cast<Collection*>(context);
+    PyFiber* self = host_of(fiber);
+    if (self == nullptr || self->lost_in_fork || (collection.at_exit && self->left_at_exit)) return;
+    Py_INCREF(as_object(self));
+    collection.fibers.push_back(self);
 }
 
 // Raises FiberExit in every live fiber and waits for their ends, so that a clean-up may wait in its turn, but no longer
 // than the grace. False: there was none.
-bool unwind_round(ThreadHost& host) {
-    std::vector<PyFiber*> live;
-    host.scheduler->for_each_fiber(collect_fiber, &live);
+bool unwind_round(ThreadHost& host, bool at_exit) {
+    Collection collection{.fibers = {}, .at_exit = at_exit};
+    host.scheduler->for_each_fiber(collect_fiber, &collection);
+    const std::vector<PyFiber*>& live = collection.fibers;
     const runtime::Fiber* running = &host.scheduler->running();
     for (PyFiber* fiber : live) {
         if (fiber->fiber != running && !finished(fiber)) end_fiber_soon(host, fiber);
@@ -111,16 +118,16 @@ ThreadHost* ensure_thread_host() {
     return thread_host;
 }
 
-void unwind_all_fibers(ThreadHost& host) {
+void unwind_all_fibers(ThreadHost& host, bool at_exit) {
     host.closing = true;
-    for (int round = 0; round < kUnwindRoundsMax && unwind_round(host); ++round) {
+    for (int round = 0; round < kUnwindRoundsMax && unwind_round(host, at_exit); ++round) {
     }
 }
 
 PyObject* shut_down(PyObject*, PyObject*) {
     ThreadHost* host = thread_host;
     if (host != nullptr) {
-        unwind_all_fibers(*host);
+        unwind_all_fibers(*host, true);
         flush_drops(*host);
         host->closing = false;  // what was registered with atexit earlier runs later, and may use fibers
     }

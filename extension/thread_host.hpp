@@ -59,10 +59,10 @@ inline interpreter::SavedState& saved_state(ThreadHost& host, runtime::Fiber& fi
     return *reinterpret_cast<interpreter::SavedState*>(top - sizeof(interpreter::SavedState));
 }
 
-// Unwinds every suspended fiber of the calling thread with FiberExit and discards those that never ran. Bounded: what
-// is not through with its clean-up after a tenth of a second is told again, ten times, and then left suspended.
+// Unwinds every fiber of the calling thread with FiberExit; `at_exit` spares those that stand for threads. Bounded:
+// what is not through with its clean-up after a tenth of a second is told again, ten times, and then left suspended.
 // Switches. Runs Python.
-void unwind_all_fibers(ThreadHost& host);
+void unwind_all_fibers(ThreadHost& host, bool at_exit);
 
 // For atexit: unwinds, reports exceptions nobody took. Returns null with an exception on failure.
 PyObject* shut_down(PyObject* module, PyObject* unused);

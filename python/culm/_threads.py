@@ -113,9 +113,11 @@ def start_new_thread(
 
 def _spawn_thread(function: Callable[..., None], args: tuple[Any, ...], name: str | None) -> "_culm.Fiber[None]":
     try:
-        return _culm.spawn(function, *args, name=name, stack_limit=threading.stack_size() or None)
+        fiber = _culm.spawn(function, *args, name=name, stack_limit=threading.stack_size() or None)
     except OSError as error:
         raise RuntimeError(f"can't start new thread: {error}") from error
+    _culm.leave_at_exit(fiber)  # those that are no daemons have been waited for by then
+    return fiber
 
 
 def _run_thread(function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
