@@ -2,6 +2,8 @@
 
 import math
 import resource
+import time
+from pathlib import Path
 
 import pytest
 
@@ -138,7 +140,10 @@ def test_wait_for_a_fiber_whose_thread_has_ended():
     made = []
     thread = threading.Thread(target=lambda: made.append(lowlevel.Fiber(int)))
     thread.start()
+    task = Path(f"/proc/self/task/{thread.native_id}")
     thread.join()
+    while task.exists():  # join() returns a moment before the OS thread is gone
+        time.sleep(0.001)
     with pytest.raises(RuntimeError, match="another OS thread"):
         made[0].start()
     with pytest.raises(RuntimeError, match="OS thread has ended"):

@@ -474,7 +474,8 @@ def test_fiber_that_was_cancelled_once_may_fail_otherwise_later():
 
 def test_an_ordinary_ecanceled_stays_an_oserror():
     error = OSError(errno.ECANCELED, "aborted")
-    assert type(error) is OSError and error.errno == errno.ECANCELED
+    assert type(error) is OSError
+    assert error.errno == errno.ECANCELED
     assert type(OSError(errno.ENOENT, "x")) is FileNotFoundError
     assert isinstance(OSError.__new__(ConnectionResetError, 1, "x"), ConnectionResetError)
     assert issubclass(type("Made", (OSError,), {}), OSError)

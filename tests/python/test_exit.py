@@ -1,10 +1,12 @@
 """The end of a thread and of the interpreter: the suspended is unwound, the untaken reported, nothing crashes."""
 
+import os
 import threading
 
 import pytest
 
 import culm
+from culm import lowlevel
 
 HEADER = "import culm, gc, os, sys, threading, time\nfrom culm import lowlevel\n"
 
@@ -205,3 +207,21 @@ culm.spawn(lambda: libc.regcomp(compiled, pattern, 1), name="runaway", stack_lim
     assert "runaway" in done.stderr
     assert "65536" in done.stderr
     assert "stack_limit" in done.stderr
+
+
+def test_thread_end_gives_descriptors_back_though_fibers_were_never_started():
+    kept = []
+
+    def on_thread():
+        kept.append(lowlevel.Fiber(print, "never"))
+
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        thread = threading.Thread(target=on_thread)
+        thread.start()
+        thread.join()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert [fiber.state for fiber in kept] == ["new"] * 3
+    with pytest.raises(RuntimeError, match="another OS thread"):
+        kept[0].start()
+    kept.clear()
