@@ -24,7 +24,7 @@ void take_down(ThreadHost* host) {
     flush_drops(*host);
     interpreter::hide_fiber_identities(host->record);
     Py_CLEAR(host->main);
-    (void)Scheduler::close_current();  // refused while a fiber refuses to end: its memory stays
+    (void)Scheduler::close_at_thread_end();  // refused while a fiber refuses to end: its memory stays
     thread_host = nullptr;
     delete host;
 }

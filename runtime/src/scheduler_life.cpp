@@ -22,7 +22,7 @@ struct ThreadExit {
     void touch() noexcept {}
     ~ThreadExit() {
         Scheduler* scheduler = Scheduler::current();
-        if (!scheduler || Scheduler::close_current()) return;
+        if (!scheduler || Scheduler::close_at_thread_end()) return;
         scheduler->parts_->inbox.close();
     }
 };
@@ -111,14 +111,24 @@ Result<void> Scheduler::open(SchedulerOptions&& options) noexcept {
     return {};
 }
 
+namespace {
+
+constexpr Error kBusy{EBUSY, "close a scheduler", "let all fibers finish, then close it from the main fiber"};
+
+}  // namespace
+
 Result<void> Scheduler::close_current() noexcept {
+    if (current_ && current_->parts_->unstarted > 0) return kBusy;
+    return close_at_thread_end();
+}
+
+Result<void> Scheduler::close_at_thread_end() noexcept {
     Scheduler* self = current_;
     if (!self) return {};
     Parts& parts = *self->parts_;
-    const Error busy{EBUSY, "close a scheduler", "let all fibers finish, then close it from the main fiber"};
     for (int round = 0; round < kCloseRoundsMax; ++round) {
-        if (!self->running_->is_main_ || self->at_work_) return busy;
-        if (parts.fibers + parts.unstarted > 0) return busy;
+        if (!self->running_->is_main_ || self->at_work_) return kBusy;
+        if (parts.fibers > 0) return kBusy;
         if (parts.inbox.close_if_empty()) {
             self->shut();
             release_thread_signal_stack();
@@ -126,7 +136,7 @@ Result<void> Scheduler::close_current() noexcept {
         }
         self->look();
     }
-    return busy;
+    return kBusy;
 }
 
 // Gives everything back but what holders of references may still look at; the registry destroys that later.

@@ -3,6 +3,7 @@
 
 #include <sys/epoll.h>
 
+#include <thread>
 #include <vector>
 
 #include "culm/stack_pool.hpp"
@@ -251,6 +252,21 @@ TEST_CASE("for_each_fiber visits started fibers, abandon takes one out") {
     CHECK(joiner.join() == Wake::kNotified);
     CHECK(parked.fiber().state() == FiberState::kFinished);
     CHECK(scheduler->stack_pool().statistics(culm::StackClass::k256K).stacks_taken == 1);
+}
+
+TEST_CASE("a thread's end closes its scheduler though a fiber was never started") {
+    Fiber* made = nullptr;
+    Scheduler* closed = nullptr;
+    std::thread([&] {
+        closed = Scheduler::create({}).value();
+        made = closed->new_fiber([](Fiber&, void*) {}, nullptr).value();
+        CHECK(Scheduler::close_current().error().code == EBUSY);
+        CHECK(Scheduler::close_at_thread_end());
+        CHECK(Scheduler::current() == nullptr);
+    }).join();
+    CHECK(made->state() == FiberState::kNew);
+    CHECK(!closed->post([](Scheduler&, void*) {}, nullptr));
+    made->release();  // and with it the last that kept the scheduler's memory
 }
 
 TEST_CASE("close refuses while fibers are unfinished or new, and create while there is a scheduler") {

@@ -39,6 +39,8 @@ public:
     // main fiber calls and no other fiber is unfinished, except those given up by abandon(). The object itself lives on
     // until the last of its control blocks has been released, so that fiber.scheduler().post() stays defined.
     static Result<void> close_current() noexcept;
+    // The same when the thread ends: fibers that were made and not started do not keep it open. They stay kNew for good.
+    static Result<void> close_at_thread_end() noexcept;
 
     // --- fibers -----------------------------------------------------------------------------------------------------
     // A new fiber in state kNew, owned by the caller (release() it). ENOMEM when no stack can be promised.
