@@ -199,6 +199,7 @@ PyFiber* new_fiber(ThreadHost& host, PyObject* function, PyObject* const* positi
     self->holds_scheduled = false;
     self->outcome_taken = true;
     self->lost_in_fork = false;
+    self->told_to_exit = false;
     self->left_at_exit = false;
     self->fiber->host = self;
     self->fiber->host_stack_bytes = host_stack_bytes();
@@ -222,6 +223,7 @@ PyFiber* new_main_fiber(ThreadHost& host) {
                                                 .holds_scheduled = true,
                                                 .outcome_taken = true,
                                                 .lost_in_fork = false,
+                                                .told_to_exit = false,
                                                 .left_at_exit = false};
     self->fiber->retain();
     self->fiber->host = self;
@@ -252,6 +254,7 @@ void inject_exit(PyFiber* self) {
     PyObject* before = self->exception;
     self->exception = take_raised_instance();
     Py_XDECREF(before);
+    self->told_to_exit = true;
     hold_scheduled(self);
 }
 

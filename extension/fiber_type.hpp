@@ -27,6 +27,7 @@ struct PyFiber {
     bool holds_scheduled;
     bool outcome_taken;  // result() or exception() has been called, or nothing to report
     bool lost_in_fork;   // belongs to the parent process only
+    bool told_to_exit;   // FiberExit has been raised in it, or is about to be
     bool left_at_exit;   // stands for a thread: the interpreter's exit stops it without unwinding it
 };
 

@@ -65,12 +65,13 @@ void collect_fiber(Fiber& fiber, void* context) {
 
 // Raises FiberExit in every live fiber and waits for their ends, so that a clean-up may wait in its turn, but no longer
 // than the grace. False: there was none.
-bool unwind_round(ThreadHost& host, bool at_exit) {
+bool unwind_round(ThreadHost& host, bool at_exit, bool is_first) {
     Collection collection{.fibers = {}, .at_exit = at_exit};
     host.scheduler->for_each_fiber(collect_fiber, &collection);
     const std::vector<PyFiber*>& live = collection.fibers;
     const runtime::Fiber* running = &host.scheduler->running();
     for (PyFiber* fiber : live) {
+        if (is_first && fiber->told_to_exit) continue;  // it is cleaning up
         if (fiber->fiber != running && !finished(fiber)) end_fiber_soon(host, fiber);
     }
     const std::int64_t deadline_ns = runtime::deadline_after(host.scheduler->clock().now_ns(), kUnwindGraceNs);
@@ -120,7 +121,7 @@ ThreadHost* ensure_thread_host() {
 
 void unwind_all_fibers(ThreadHost& host, bool at_exit) {
     host.closing = true;
-    for (int round = 0; round < kUnwindRoundsMax && unwind_round(host, at_exit); ++round) {
+    for (int round = 0; round < kUnwindRoundsMax && unwind_round(host, at_exit, round == 0); ++round) {
     }
 }
 

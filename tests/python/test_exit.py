@@ -225,3 +225,24 @@ def test_thread_end_gives_descriptors_back_though_fibers_were_never_started():
     with pytest.raises(RuntimeError, match="another OS thread"):
         kept[0].start()
     kept.clear()
+
+
+def test_thread_end_waits_for_a_clean_up_that_was_under_way():
+    log = []
+
+    def abandoned():
+        try:
+            lowlevel.park()
+        finally:
+            culm.sleep(0.001)
+            log.append("cleaned up")
+
+    def on_thread():
+        culm.spawn(abandoned)
+        culm.yield_now()
+        log.append("thread ends")
+
+    thread = threading.Thread(target=on_thread)
+    thread.start()
+    thread.join()
+    assert log == ["thread ends", "cleaned up"]
