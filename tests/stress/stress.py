@@ -79,7 +79,9 @@ class Watchdog:
     def __init__(self) -> None:
         self.world: World | None = None
         self.round_began = time.monotonic()
+        self.watches = threading.Event()
         threading.Thread(target=self.watch, name="watchdog", daemon=True).start()
+        self.watches.wait()
 
     def begin(self, world: World) -> None:
         self.round_began = time.monotonic()
@@ -92,21 +94,22 @@ class Watchdog:
 
     def watch(self) -> None:
         culm.current()  # only a thread that knows culm may look at frames
+        self.watches.set()
         while True:
             time.sleep(1)
             world = self.world
             if world is not None and time.monotonic() - self.round_began > ROUND_SECONDS_MAX - 10:
                 self.world = None
                 print(f"the round with --seed {world.seed} hangs", file=sys.stderr)
-                for actor in world.actors:
-                    if actor.fiber.state != "finished":
-                        print_actor(actor)
+                for fiber in gc.get_objects():
+                    if isinstance(fiber, culm.Fiber) and fiber.state in ("ready", "running", "parked"):
+                        print_fiber(fiber)
                 sys.stderr.flush()
 
 
-def print_actor(actor: Actor) -> None:
-    print(f"--- {actor.fiber!r} waits for {actor.fiber.waiting_for}, cancels {actor.cancels}", file=sys.stderr)
-    print("".join(actor.fiber.traceback().format()), file=sys.stderr)
+def print_fiber(fiber: Any) -> None:
+    print(f"--- {fiber!r} waits for {fiber.waiting_for}", file=sys.stderr)
+    print("".join(fiber.traceback().format()), file=sys.stderr)
 
 
 def open_descriptors() -> set[str]:
@@ -147,8 +150,9 @@ def play(seed: int, reports: Reports, watchdog: Watchdog) -> World:
         gc.set_threshold(*threshold)
         world.courier.put(None)
         courier.join()
+    world.judge_actors()
     settle(world)
-    world.judge_all()
+    world.judge_books()
     judge_surroundings(world, reports)
     watchdog.end()
     return world
@@ -194,23 +198,21 @@ class Ledger:
     def __init__(self) -> None:
         self.rounds = 0
         self.operations: Counter[str] = Counter()
-        self.descriptors: set[str] = set()
+        self.descriptors = open_descriptors()
         self.resident_kb = 0
         self.mappings = 0
         self.peak_resident_kb = 0
 
     def enter(self, world: World) -> None:
-        self.rounds += 1
         self.operations += world.operations
         descriptors = open_descriptors()
-        if self.rounds == 1:
-            self.descriptors = descriptors
         if len(descriptors) > len(self.descriptors):
             raise Failure(f"descriptors are left: {descriptors - self.descriptors}")
         with open("/proc/self/maps") as maps:
             mappings = sum(1 for _ in maps)
         resident_kb = status_kb("VmRSS")
         self.peak_resident_kb = max(self.peak_resident_kb, resident_kb)
+        self.rounds += 1
         if self.rounds <= WARM_UP_ROUNDS:
             self.resident_kb = max(self.resident_kb, resident_kb)
             self.mappings = max(self.mappings, mappings)

@@ -12,6 +12,7 @@ import queue
 import random
 import sys
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
@@ -57,6 +58,7 @@ class Actor:
         self.cancels = 0
         self.fragile = 0
         self.sequence = itertools.count()
+        self.awaited: set[int] = set()
         self.received: list[int] = []
         self.sent: list[int] = []
         self.operations: Counter[str] = Counter()
@@ -137,6 +139,12 @@ class Actor:
     def child(self, steps: int) -> "Actor":
         return Actor(self.world, steps, level=self.level + 1)
 
+    def await_value(self) -> int:
+        """The number of a value that somebody will send()."""
+        sequence = next(self.sequence)
+        self.awaited.add(sequence)
+        return sequence
+
     def receive(self, wanted: int) -> int:
         """Park until the value with that number arrives; one that was missed in an earlier, cancelled wait may come first."""
         while True:
@@ -148,6 +156,7 @@ class Actor:
     def note_received(self, sequence: int) -> None:
         self.check(sequence not in self.received, f"value {sequence} arrived twice")
         self.received.append(sequence)
+        self.awaited.discard(sequence)
 
     def send(self, sequence: int, token: int) -> bool:
         """Called by others: unpark this fiber with a value. False: it has finished, and nobody can receive it."""
@@ -253,10 +262,18 @@ class World:
         if not actor.cancels and sorted(actor.received) != sorted(actor.sent):
             raise Failure(f"actor {actor.number}: sent {actor.sent}, received {actor.received}")
 
-    def judge_all(self) -> None:
+    def judge_actors(self) -> None:
+        """Once they have all ended. Their tracebacks let go of what their frames refer to."""
         for actor in self.actors:
             self.judge(actor)
             self.operations += actor.operations
+            error = actor.fiber.exception()
+            while error is not None:
+                traceback.clear_frames(error.__traceback__)
+                error = error.__context__
+
+    def judge_books(self) -> None:
+        """Once what was abandoned has been collected too."""
         if sorted(self.begun) != sorted(self.ended):
             raise Failure(f"finally did not run in actors {set(self.begun) - set(self.ended)}")
         if sorted(self.ghosts_begun) != sorted(self.ghosts_ended):
