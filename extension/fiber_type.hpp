@@ -26,7 +26,7 @@ struct PyFiber {
     PyObject* exception;  // to be raised when it continues; finished: how it failed, else null
     bool holds_scheduled;
     bool outcome_taken;  // result() or exception() has been called, or nothing to report
-    bool lost_in_fork;   // belongs to the parent process only
+    bool lost_in_fork;   // a fiber of the forking thread that belongs to the parent process only; ask lost()
     bool told_to_exit;   // FiberExit has been raised in it, or is about to be
     bool left_at_exit;   // stands for a thread: the interpreter's exit stops it without unwinding it
 };
@@ -43,8 +43,10 @@ inline PyFiber* host_of(runtime::Fiber& fiber) noexcept { return static_cast<PyF
 // The object of the calling thread's running fiber (borrowed).
 inline PyFiber* running_fiber(ThreadHost& host) noexcept { return host_of(host.scheduler->running()); }
 
+// It exists in the parent process only.
+inline bool lost(const PyFiber* self) noexcept { return self->lost_in_fork || self->fiber->scheduler().lost_in_fork(); }
 inline bool finished(const PyFiber* self) noexcept {
-    return self->fiber->state() == runtime::FiberState::kFinished || self->lost_in_fork;
+    return self->fiber->state() == runtime::FiberState::kFinished || lost(self);
 }
 // Its frames are saved, not live in a thread state. (A fiber that idles polls on its own stack: parked, yet running.)
 bool suspended(const PyFiber* self) noexcept;

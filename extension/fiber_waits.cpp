@@ -74,7 +74,7 @@ int wait_until_finished(PyFiber* self, PyObject* timeout, bool for_outcome) {
     if (host == nullptr) return -1;
     std::int64_t deadline_ns = 0;
     if (!deadline_from_timeout(*host, timeout, "timeout", deadline_ns)) return -1;
-    if (self->lost_in_fork) {
+    if (lost(self)) {
         PyErr_Format(PyExc_RuntimeError, "%R runs in the parent process only; it did not survive fork()", self);
         return -1;
     }

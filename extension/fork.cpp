@@ -1,7 +1,7 @@
 // What fork() means for fibers: the child has one OS thread, and on it one fiber, the one that forked. The others
 // belong to the parent: they are neither run nor unwound in the child, as with threads.
 //
-// Invariant: in the child every fiber of the parent but the forking one is lost_in_fork before any Python code runs.
+// Invariant: in the child every fiber of the parent but the forking one is lost() before any Python code runs.
 #include "fork.hpp"
 
 #include <unistd.h>

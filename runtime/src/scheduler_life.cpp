@@ -213,6 +213,7 @@ void Scheduler::abandon_other_schedulers() noexcept {
         other->parts_->inbox.reset_after_fork(false);
         other->parts_->inbox.close();
         other->reactor_->close_descriptors();
+        other->lost_in_fork_ = true;
         registry.drop(*other);
     }
 }

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -148,3 +149,28 @@ def test_fork_while_many_are_parked():
         lowlevel.unpark(fiber)
     for fiber in fibers:
         fiber.join()
+
+
+def test_fibers_of_other_threads_are_lost_in_the_child():
+    fibers = []
+    ready, done = threading.Event(), threading.Event()
+
+    def on_thread():
+        fibers.extend([culm.current(), culm.spawn(lowlevel.park)])
+        culm.yield_now()
+        ready.set()
+        done.wait()
+
+    thread = threading.Thread(target=on_thread)
+    thread.start()
+    ready.wait()
+
+    def child():
+        with pytest.raises(RuntimeError, match="parent process only"):
+            fibers[1].join()
+        return [fiber.state for fiber in fibers], fibers[1].cancel()
+
+    assert in_child(child) == (0, repr((["finished"] * 2, False)))
+    assert fibers[1].state == "parked"
+    done.set()
+    thread.join()

@@ -170,6 +170,8 @@ TEST_CASE("the schedulers of other threads are given up in the child") {
         scheduler->after_fork_in_child(false);
         Scheduler::abandon_other_schedulers();
         if (foreign->scheduler().post([](Scheduler&, void*) {}, nullptr)) _exit(1);
+        if (!foreign->scheduler().lost_in_fork()) _exit(3);
+        if (scheduler->lost_in_fork()) _exit(4);
         _exit(works() ? 0 : 2);
     }
     CHECK(exit_code_of(child) == 0);

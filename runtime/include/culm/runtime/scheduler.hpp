@@ -39,8 +39,7 @@ public:
     // main fiber calls and no other fiber is unfinished, except those given up by abandon(). The object itself lives on
     // until the last of its control blocks has been released, so that fiber.scheduler().post() stays defined.
     static Result<void> close_current() noexcept;
-    // The same when the thread ends: fibers that were made and not started do not keep it open. They stay kNew for good.
-    static Result<void> close_at_thread_end() noexcept;
+    static Result<void> close_at_thread_end() noexcept;  // the same, but fibers that are kNew stay so for good
 
     // --- fibers -----------------------------------------------------------------------------------------------------
     // A new fiber in state kNew, owned by the caller (release() it). ENOMEM when no stack can be promised.
@@ -58,8 +57,7 @@ public:
     // The OS thread's own flow of control; after a fork in another fiber, the fiber that survived.
     Fiber& main_fiber() noexcept { return *main_; }
 
-    // Calls visit for each started, unfinished fiber except the main one; visit must not switch, start or finish
-    // fibers.
+    // Calls visit for each started, unfinished fiber but the main one; visit must not switch, start or finish any.
     void for_each_fiber(void (*visit)(Fiber& fiber, void* context), void* context) noexcept;
 
     // --- waiting. All of these switch; the running fiber is the caller -----------------------------------------------
@@ -107,6 +105,7 @@ public:
     void after_fork_in_child(bool keep_fibers) noexcept;
     // Called in the child for schedulers whose threads are gone: all of them but current(), unless null.
     static void abandon_other_schedulers() noexcept;
+    bool lost_in_fork() const noexcept { return lost_in_fork_; }  // such a one: its fibers are the parent's
 
     // --- memory -----------------------------------------------------------------------------------------------------
     StackPool& stack_pool() noexcept;
@@ -191,7 +190,7 @@ private:
     void* exceptions_ = nullptr;  // __cxa_get_globals() of the owning thread
     std::uint64_t switches_ = 0;
     unsigned looks_left_ = kSwitchesPerLook;
-    bool at_work_ = false;
+    bool at_work_ = false, lost_in_fork_ = false;
     bool clock_jumps_ = false;  // simulated: never waits for real time
     std::unique_ptr<Parts> parts_;
     std::unique_ptr<Clock> clock_;
