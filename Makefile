@@ -70,6 +70,11 @@ python-test: $(BIN)/.installed ## The fast Python tests and the layer rules alon
 interpreter-test: $(BIN)/.installed ## The tests of the layer that touches the interpreter's internals alone
 	@tools/interpreter-tests $(BIN)/python -q
 
+MINUTES ?= 10
+.PHONY: stress
+stress: $(BIN)/.installed ## Random fibers with random seeds for MINUTES=10; SEED=n begins with that one
+	@$(BIN)/python tests/stress/stress.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
 .PHONY: asan
 asan: $(BIN)/.tools ## The C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@tools/cxx-tests asan

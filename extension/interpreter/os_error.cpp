@@ -1,8 +1,7 @@
 // Replaces tp_new of OSError and of those derived from it that share it. See os_error.hpp.
 //
-// Every type that has OSError's function gets ours: X.__new__ refuses a type whose tp_new differs from X's own. Types made
-// later inherit it.
-// Invariant: once installed, no type has the original function and some type has ours.
+// Every type that has OSError's function gets ours: X.__new__ refuses a type whose tp_new differs from X's own. Types
+// made later inherit it. Invariant: once installed, no type has the original function and some type has ours.
 #include "interpreter/os_error.hpp"
 
 namespace culm::interpreter {

@@ -1,7 +1,8 @@
 // A say in what the interpreter raises when a C call has failed: OSError's constructor asks before it makes an OSError.
 //
-// C code raises by PyErr_SetFromErrno, and that calls the constructor. An exception that the constructor raises instead is
-// what the call raises, in its place: before any finally block, which an exception raised soon after could interrupt.
+// C code raises by PyErr_SetFromErrno, and that calls the constructor. An exception that the constructor raises instead
+// is what the call raises, in its place: before any finally block, which an exception raised soon after could
+// interrupt.
 #pragma once
 
 #include <Python.h>

@@ -23,8 +23,8 @@ inline void forget_raise_request([[maybe_unused]] PyThreadState* tstate) noexcep
 #if PY_VERSION_HEX < 0x030D0000
     auto& ceval = tstate->interp->ceval;
     ceval.pending.async_exc = 0;
-    int others = _PyRuntime.ceval.signals_pending._value | ceval.gil_drop_request._value |
-                 ceval.pending.calls_to_do._value;
+    int others =
+        _PyRuntime.ceval.signals_pending._value | ceval.gil_drop_request._value | ceval.pending.calls_to_do._value;
 #if PY_VERSION_HEX >= 0x030C0000
     others |= ceval.gc_scheduled._value | _PyRuntime.ceval.pending_mainthread.calls_to_do._value;
 #endif
@@ -48,8 +48,8 @@ void resume_pending_raise(PyThreadState* tstate, PendingRaise& pending) noexcept
 // For the running fiber. `exception` is a class or an instance (borrowed), null withdraws what is pending.
 void set_pending_raise(PyThreadState* tstate, PendingRaise& pending, PyObject* exception) noexcept;
 
-// For the running fiber: withdraws what is pending and returns it (a class, new reference); null if nothing was, or if it
-// has been delivered.
+// For the running fiber: withdraws what is pending and returns it (a class, new reference); null if nothing was, or if
+// it has been delivered.
 PyObject* withdraw_pending_raise(PyThreadState* tstate, PendingRaise& pending) noexcept;
 
 // For a suspended fiber that will never run again.

@@ -480,4 +480,4 @@ def test_an_ordinary_ecanceled_stays_an_oserror():
     assert isinstance(OSError.__new__(ConnectionResetError, 1, "x"), ConnectionResetError)
     assert issubclass(type("Made", (OSError,), {}), OSError)
     with pytest.raises(FileNotFoundError):
-        open("/does/not/exist")
+        os.stat("/does/not/exist")

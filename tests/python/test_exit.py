@@ -1,7 +1,7 @@
 """The end of a thread and of the interpreter: the suspended is unwound, the untaken reported, nothing crashes."""
 
-import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -215,12 +215,12 @@ def test_thread_end_gives_descriptors_back_though_fibers_were_never_started():
     def on_thread():
         kept.append(lowlevel.Fiber(print, "never"))
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
         thread = threading.Thread(target=on_thread)
         thread.start()
         thread.join()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert [fiber.state for fiber in kept] == ["new"] * 3
     with pytest.raises(RuntimeError, match="another OS thread"):
         kept[0].start()

@@ -11,9 +11,10 @@ import socket
 import threading
 import time
 
+from world import Actor, Failure, Fragile
+
 import culm
 from culm import lowlevel
-from world import Actor, Failure, Fragile
 
 
 def sleeps_in_libc(actor: Actor, token: int) -> int:

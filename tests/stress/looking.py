@@ -14,9 +14,10 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from types import FrameType
 from typing import Any
 
+from world import IS_DEBUG_BUILD, KB, KNOWS_ITS_STACK, Actor, Witness
+
 import culm
 from culm import lowlevel
-from world import IS_DEBUG_BUILD, KB, KNOWS_ITS_STACK, Actor, Witness
 
 
 def recurses(actor: Actor, token: int) -> int:
@@ -262,7 +263,8 @@ def caches(actor: Actor, token: int) -> int:
         return value
 
     fibers = [culm.spawn(compute, token + position) for position in range(3)]
-    return [fiber.result() for fiber in fibers][0]
+    results = [fiber.result() for fiber in fibers]
+    return results[0]
 
 
 def parks_in_a_finalizer(actor: Actor, token: int) -> int:

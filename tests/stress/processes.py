@@ -11,9 +11,10 @@ import threading
 import time
 import traceback
 
-import culm
 from switching import GHOST_KINDS, ghost, ghost_number
 from world import Actor, Failure, Fragile, World
+
+import culm
 
 CHILD_SECONDS = 30
 
@@ -75,8 +76,9 @@ def live_in_a_child(actor: Actor) -> None:
         results = [fiber.result() for fiber in fibers]
         if results != [0, 1, 2]:
             raise Failure(f"in a child process, fibers returned {results}")
-        if actor.world.some_actor(actor.rng).fiber.state not in ("finished", "running", "new"):
-            raise Failure("in a child process, a fiber of the parent is not finished")
+        other = actor.world.some_actor(actor.rng).fiber
+        if other.state not in ("finished", "running", "new"):
+            raise Failure(f"in a child process, a fiber of the parent is not finished: {other!r}, {other.traceback()}")
         culm.trim()
         status = 0
     except culm.Cancelled:

@@ -3,15 +3,15 @@
     python tests/stress/stress.py --minutes 10                 new seeds, printed
     python tests/stress/stress.py --seed 123 --rounds 1        repeats the round that failed
 
-A round starts some fibers ("actors") whose steps are chosen from its seed: spawn on every stack class, yield, sleep, park and
-unpark (also from OS threads), rings and pairs of symmetric switches, cancelling anybody in any state, recursion in Python
-and in C until RecursionError, exceptions, generators, contexts, threading.local, garbage collection, abandoned fibers,
-blocking calls on sockets, pipes, locks and queues, OS threads that end with fibers parked, fork(), asyncio. Steps happen
-inside nested calls of many kinds. What one seed chooses is fixed; how operating system threads interleave is not.
+A round starts some fibers ("actors") whose steps are chosen from its seed: spawn on every stack class, yield, sleep, park
+and unpark (also from OS threads), rings and pairs of symmetric switches, cancelling anybody in any state, recursion in
+Python and in C until RecursionError, exceptions, generators, contexts, threading.local, garbage collection, abandoned
+fibers, blocking calls on sockets, pipes, locks and queues, OS threads that end with fibers parked, fork(), asyncio. Steps
+happen inside nested calls of many kinds. What one seed chooses is fixed; how operating system threads interleave is not.
 
 Each round must end with: every result as predicted (or Cancelled where somebody cancelled), every value sent received
-once, every finally block run, no fiber left, no descriptor left, no surprise in sys.unraisablehook, and memory that stays.
-A round that takes longer than a minute ends the program with its seed and where everybody is.
+once, every finally block run, no fiber left, no descriptor left, no surprise in sys.unraisablehook, and memory that
+stays. A round that takes longer than a minute ends the program with its seed and where everybody is.
 
 Exit status 0 and one line of totals, or 1 and the seed to repeat.
 """
@@ -27,6 +27,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import blocking
@@ -113,14 +114,13 @@ def print_fiber(fiber: Any) -> None:
 
 
 def open_descriptors() -> set[str]:
-    return {f"{fd} -> {name_of_descriptor(fd)}" for fd in os.listdir("/proc/self/fd") if name_of_descriptor(fd)}
-
-
-def name_of_descriptor(fd: str) -> str:
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:
-        return ""  # that of the listing itself
+    names = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            names.add(f"{entry.name} -> {entry.readlink()}")
+        except OSError:
+            pass  # that of the listing itself
+    return names
 
 
 def status_kb(field: str) -> int:
@@ -166,6 +166,8 @@ def wait_for_all(world: World) -> None:
         for actor in list(world.actors):
             actor.fiber.join()
         for thread in list(world.threads):
+            while thread.ident is None:
+                culm.sleep(1e-3)  # the actor was cancelled in start()
             thread.join()
     for fiber in world.owned:
         fiber.join()
@@ -185,7 +187,9 @@ def settle(world: World) -> None:
 def judge_surroundings(world: World, reports: Reports) -> None:
     alive = [reference() for reference in world.witnesses if reference() is not None]
     if alive:
-        raise Failure(f"{len(alive)} locals of abandoned fibers are alive: {[gc.get_referrers(one) for one in alive[:2]]}")
+        raise Failure(
+            f"{len(alive)} locals of abandoned fibers are alive: {[gc.get_referrers(one) for one in alive[:2]]}"
+        )
     if reports.surprises:
         raise Failure("\n".join(reports.surprises))
     if sorted(reports.untaken) != sorted(world.untaken):

@@ -1,4 +1,4 @@
-"""Steps that switch: yields, sleeps, park and unpark, rings and pairs of fibers, children, cancelling, abandoned fibers.
+"""Steps that switch: yields, sleeps, park and unpark, rings and pairs, children, cancelling, abandoned fibers.
 
 Invariant: each brings its token back through another fiber, or leaves only fibers that end by themselves.
 """
@@ -94,7 +94,7 @@ def switches_in_a_ring(actor: Actor, token: int) -> int:
 
 
 def converses(actor: Actor, token: int) -> int:
-    """Two fibers that switch to each other, as a generator and its consumer do. Cancelled, it abandons the other one."""
+    """Two fibers that switch to each other, as a generator and its consumer do. Cancelled, it abandons the other."""
     if actor.awaited:
         return token  # a value that an earlier, cancelled wait has missed would come in between
     me = culm.current()

@@ -1,7 +1,7 @@
 """One round of the stress program: its actors, what each is expected to bring back, and what must hold at the end.
 
-An actor is a fiber that performs random steps. Each step sends a random token through some mechanism (a switch, a pipe, a
-queue, another fiber) and gets it back; the sum of the tokens is the actor's result, which its model knows beforehand.
+An actor is a fiber that performs random steps. Each step sends a random token through some mechanism (a switch, a pipe,
+a queue, another fiber) and gets it back; the sum of the tokens is the actor's result, which its model knows beforehand.
 Invariant: an actor that nobody cancelled returns its model's sum; a cancelled one returns that or raises Cancelled.
 """
 
@@ -146,7 +146,7 @@ class Actor:
         return sequence
 
     def receive(self, wanted: int) -> int:
-        """Park until the value with that number arrives; one that was missed in an earlier, cancelled wait may come first."""
+        """Park until the value with that number arrives; one missed in an earlier, cancelled wait may come first."""
         while True:
             sequence, token = lowlevel.park()
             self.note_received(sequence)
@@ -173,7 +173,7 @@ class Actor:
 
 
 class Fragile:
-    """While inside, the actor is cancelled at most once: Condition.wait() cannot take its lock back if that is cancelled."""
+    """While inside, the actor is cancelled at most once: Condition.wait() has to take its lock back after that."""
 
     def __init__(self, actor: Actor) -> None:
         self.actor = actor
