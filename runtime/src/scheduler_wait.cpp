@@ -62,9 +62,9 @@ Wake Scheduler::wait_fds(std::span<FdRequest> requests, std::int64_t deadline_ns
     }
     const auto object = requests.empty() ? 0 : static_cast<std::uintptr_t>(requests[0].fd);
     const Wake reason = all_watched ? block(WaitKind::kFd, object, deadline_ns) : Wake::kNotified;
-    end_watch(waits, requests);
+    const bool all_open = end_watch(waits, requests);
     if (extra > 0) parts.fd_waits.return_promise(extra);
-    return reason;
+    return reason == Wake::kNotified && !all_open ? Wake::kClosed : reason;
 }
 
 // False: the request is answered already.
@@ -83,15 +83,22 @@ bool Scheduler::watch(FdRequest& request, FdWait& wait) noexcept {
     return false;
 }
 
-void Scheduler::end_watch(FdWait* waits, std::span<FdRequest> requests) noexcept {
+// A fiber that was told of readiness may run only after another has closed the descriptor: it must not go on with a
+// number that may already be another file's.
+bool Scheduler::end_watch(FdWait* waits, std::span<FdRequest> requests) noexcept {
+    bool all_open = true;
     while (waits) {
         FdWait& wait = *waits;
         waits = wait.next;
-        if (wait.ready != 0) requests[wait.index].ready = wait.ready;
+        if (wait.ready != 0) {
+            requests[wait.index].ready = wait.ready;
+            if (reactor_->closed_since(wait)) all_open = false;
+        }
         if (wait.link.linked()) reactor_->unwatch(wait);
         parts_->fd_waits.give_back(wait);
         --parts_->fd_waits_in_use;
     }
+    return all_open;
 }
 
 void Scheduler::forget_fd(int fd) noexcept { reactor_->forget(fd, &Scheduler::on_fd_ready, this); }

@@ -175,6 +175,30 @@ def test_close_by_another_fiber(pair):
     assert caught.value.errno == errno.EBADF
 
 
+def test_close_by_another_fiber_after_the_data_has_come(pair):
+    """The waiter is ready, but the number is another file's when it runs: it must not take that one's bytes."""
+    left, right = pair
+    read_end, write_end = os.pipe()
+    other_read, other_write = os.pipe()
+    os.write(other_write, b"kept")
+
+    def closes():
+        left.recv(1)
+        os.close(read_end)
+        os.dup2(other_read, read_end)
+
+    fibers = [culm.spawn(closes), culm.spawn(os.read, read_end, 1)]
+    culm.yield_now()
+    right.send(b"x")
+    os.write(write_end, b"x")
+    fibers[0].result()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        fibers[1].result()
+    assert os.read(read_end, 10) == b"kept"
+    for fd in (read_end, write_end, other_read, other_write):
+        os.close(fd)
+
+
 def test_cancel_reaches_into_recv(pair):
     left, right = pair
     fiber = culm.spawn(left.recv, 1)
@@ -480,4 +504,4 @@ def test_an_ordinary_ecanceled_stays_an_oserror():
     assert isinstance(OSError.__new__(ConnectionResetError, 1, "x"), ConnectionResetError)
     assert issubclass(type("Made", (OSError,), {}), OSError)
     with pytest.raises(FileNotFoundError):
-        os.stat("/does/not/exist")
+        os.open(os.devnull + "-is-not-there", os.O_RDONLY)

@@ -87,6 +87,29 @@ TEST_CASE("an event wakes the first waiter of its direction, a hang-up wakes all
     CHECK(log == "awbc");
 }
 
+TEST_CASE("forget_fd tells a waiter that is ready and has not run yet") {
+    Simulation simulation;
+    Scheduler& scheduler = *simulation.scheduler;
+    Wake told[2] = {Wake::kTimeout, Wake::kTimeout};
+    auto wait = [&](int mine, int other) {
+        FdRequest request{mine, EPOLLIN, 0};
+        told[mine - 5] = scheduler.wait_fd(request);
+        scheduler.forget_fd(other);
+    };
+    auto one = small_fiber([&] { wait(5, 6); });
+    auto other = small_fiber([&] { wait(6, 5); });
+    let_others_run();
+    simulation.reactor->set_ready(5, EPOLLIN);
+    simulation.reactor->set_ready(6, EPOLLIN);
+    one.join();
+    other.join();
+    CHECK(told[0] == Wake::kNotified);
+    CHECK(told[1] == Wake::kClosed);
+    FdRequest afresh{6, EPOLLIN, 0};
+    simulation.reactor->set_ready(6, EPOLLIN);
+    CHECK(scheduler.wait_fd(afresh) == Wake::kNotified);
+}
+
 TEST_CASE("forget_fd tells waiters that the descriptor is closed") {
     Simulation simulation;
     Scheduler& scheduler = *simulation.scheduler;

@@ -42,6 +42,7 @@ struct Entry {
     WaitRing waits;
     std::uint32_t interest = 0;  // what epoll watches for
     bool registered = false;
+    std::uint16_t closes = 0;  // calls of forget()
 };
 static_assert(sizeof(Entry) <= 16);
 
@@ -54,6 +55,7 @@ public:
     void unwatch(FdWait& wait) noexcept override;
     int poll(std::int64_t timeout_ns, OnReady on_ready, void* context) noexcept override;
     void forget(int fd, OnReady on_ready, void* context) noexcept override;
+    bool closed_since(const FdWait& wait) const noexcept override;
     bool recheck(OnReady on_ready, void* context) noexcept override;
     void notify() noexcept override;
     Result<void> rebuild() noexcept override;
@@ -176,6 +178,7 @@ Result<void> EpollReactor::watch(FdWait& wait) noexcept {
         wait.rechecked = true;
     }
     entry.waits.push_back(wait);
+    wait.closes = entry.closes;
     ++waiting_;
     if (!wait.rechecked) ++unverified_;
     return {};
@@ -203,6 +206,12 @@ void EpollReactor::forget(int fd, OnReady on_ready, void* context) noexcept {
     if (entry.registered) control(EPOLL_CTL_DEL, fd, 0);
     entry.registered = false;
     entry.interest = 0;
+    ++entry.closes;
+}
+
+bool EpollReactor::closed_since(const FdWait& wait) const noexcept {
+    const auto index = static_cast<std::size_t>(wait.fd);
+    return index < entries_.size() && entries_[index].closes != wait.closes;
 }
 
 // Nobody waits for what came, and epoll would go on reporting it. Errors and hang-ups are always reported: only

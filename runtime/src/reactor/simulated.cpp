@@ -24,6 +24,7 @@ constexpr std::uint32_t kForAll = EPOLLERR | EPOLLHUP;
 
 struct Descriptor {
     std::uint32_t ready = 0;
+    std::uint16_t closes = 0;  // calls of forget()
     WaitRing waits;
 };
 
@@ -34,7 +35,9 @@ public:
 
     Result<void> watch(FdWait& wait) noexcept override {
         if (wait.fd < 0) return Error{EBADF, "wait for a descriptor", "the descriptor is not open"};
-        descriptor(wait.fd).waits.push_back(wait);
+        Descriptor& known = descriptor(wait.fd);
+        known.waits.push_back(wait);
+        wait.closes = known.closes;
         ++waiting_;
         return {};
     }
@@ -58,11 +61,16 @@ public:
         if (fd < 0) return;
         Descriptor& known = descriptor(fd);
         known.ready = 0;
+        ++known.closes;
         while (FdWait* wait = known.waits.front()) {
             end_wait(*wait);
             wait->closed = true;
             on_ready(*wait, context);
         }
+    }
+    bool closed_since(const FdWait& wait) const noexcept override {
+        const auto index = static_cast<std::size_t>(wait.fd);
+        return index < descriptors_.size() && descriptors_[index].closes != wait.closes;
     }
     bool recheck(OnReady, void*) noexcept override {
         bool any = false;

@@ -38,6 +38,7 @@ struct FdWait {
     std::uint32_t ready = 0;   // what came, with EPOLLERR and EPOLLHUP; 0 until then
     bool closed = false;       // forget() was called for the descriptor
     bool rechecked = false;    // recheck() has looked at this wait
+    std::uint16_t closes = 0;  // of its number, at the time of watch()
 };
 
 class Reactor {
@@ -57,6 +58,8 @@ public:
 
     // The descriptor is about to be closed by this process: unlinks all its waits, marked closed, through on_ready.
     virtual void forget(int fd, OnReady on_ready, void* context) noexcept = 0;
+    // forget() was called for its descriptor since watch(): the number may mean another file by now.
+    virtual bool closed_since(const FdWait& wait) const noexcept = 0;
     // Verifies the registration of each wait that has not been verified yet. A wait whose number is no longer open is
     // unlinked, marked closed, through on_ready. True if there was any to verify.
     virtual bool recheck(OnReady on_ready, void* context) noexcept = 0;

@@ -172,7 +172,7 @@ private:
 
     // scheduler_wait.cpp
     bool watch(FdRequest& request, FdWait& wait) noexcept;
-    void end_watch(FdWait* waits, std::span<FdRequest> requests) noexcept;
+    bool end_watch(FdWait* waits, std::span<FdRequest> requests) noexcept;  // false: one was closed
     void drop_fd_waits(Fiber* only, Fiber* except) noexcept;
 
     // scheduler_life.cpp
