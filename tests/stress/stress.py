@@ -3,11 +3,12 @@
     python tests/stress/stress.py --minutes 10                 new seeds, printed
     python tests/stress/stress.py --seed 123 --rounds 1        repeats the round that failed
 
-A round starts some fibers ("actors") whose steps are chosen from its seed: spawn on every stack class, yield, sleep, park
-and unpark (also from OS threads), rings and pairs of symmetric switches, cancelling anybody in any state, recursion in
-Python and in C until RecursionError, exceptions, generators, contexts, threading.local, garbage collection, abandoned
-fibers, blocking calls on sockets, pipes, locks and queues, OS threads that end with fibers parked, fork(), asyncio. Steps
-happen inside nested calls of many kinds. What one seed chooses is fixed; how operating system threads interleave is not.
+A round starts some fibers ("actors") whose steps are chosen from its seed: spawn on every stack class, yield, sleep,
+park and unpark (also from OS threads), rings and pairs of symmetric switches, cancelling anybody in any state,
+recursion in Python and in C until RecursionError, exceptions, generators, contexts, threading.local, garbage
+collection, abandoned fibers, blocking calls on sockets, pipes, locks and queues, OS threads that end with fibers
+parked, fork(), asyncio. Steps happen inside nested calls of many kinds. What one seed chooses is fixed; how operating
+system threads interleave is not.
 
 Each round must end with: every result as predicted (or Cancelled where somebody cancelled), every value sent received
 once, every finally block run, no fiber left, no descriptor left, no surprise in sys.unraisablehook, and memory that
