@@ -87,10 +87,14 @@ int raise_in_lock(void* argument) {
         return 0;
     }
     int result = 0;
-    if (running_fiber(*host) == self) {
+    if (!self->fiber->lock_cancelled) {
+        // The lock was got after all: the cancellation has been put off to the next wait.
+    } else if (running_fiber(*host) == self) {
+        self->fiber->lock_cancelled = false;
         bool again = false;
         result = settle_wake(*host, runtime::Wake::kCancelled, again) ? 0 : -1;
     } else if (!finished(self)) {
+        self->fiber->lock_cancelled = false;
         host->scheduler->cancel(*self->fiber);
     }
     drop_later(*host, as_object(self));
@@ -103,6 +107,7 @@ void cancelled_in_lock(Fiber& fiber) {
     Py_INCREF(as_object(self));
     if (interpreter::call_soon(host.record, raise_in_lock, self)) return;
     Py_DECREF(as_object(self));
+    fiber.lock_cancelled = false;
     cancelled_in_call(fiber);  // the lock is waited for again; Cancelled is raised once it was got
 }
 

@@ -53,6 +53,7 @@ int Parking::outcome(Wake wake) noexcept {
 
 int Parking::lock_outcome(Wake wake) noexcept {
     if (wake != Wake::kCancelled) return outcome(wake);
+    self_.lock_cancelled = true;
     if (const SwitchHook& hook = switch_hook(); hook.cancelled_in_lock) {
         in_switch_hook = true;
         hook.cancelled_in_lock(self_);

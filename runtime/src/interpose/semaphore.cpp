@@ -139,6 +139,19 @@ void notify_first(Shard& shard, const sem_t* semaphore) noexcept {
 
 bool try_take(sem_t* semaphore) noexcept { return real.sem_trywait(semaphore) == 0; }
 
+// The one whose wait was cancelled last on this thread; the fiber runs on at once, until it has raised that.
+constinit thread_local const sem_t* cancelled_semaphore = nullptr;
+
+// The semaphore is taken. Had its wait been cancelled just before, the lock was being handed over in the same moment:
+// its holder must not be interrupted here, outside of any clean-up, but at its next wait.
+void put_cancellation_off(Scheduler& scheduler, const sem_t* semaphore) noexcept {
+    Fiber& self = scheduler.running();
+    if (!self.lock_cancelled || semaphore != cancelled_semaphore) [[likely]]
+        return;
+    self.lock_cancelled = false;
+    scheduler.cancel(self);
+}
+
 // Takes the record out of the table. With passes_on a notification that it was given goes to the next in line, because
 // this fiber has the semaphore without it or gives up.
 struct Departure {
@@ -178,7 +191,10 @@ int take_waiting(Scheduler& scheduler, sem_t* semaphore, std::int64_t deadline_n
         }
         const Departure departure = depart(waiter, gives_up);
         if (departure.destroyed) return EINVAL;
-        if (gives_up) return parking.lock_outcome(wake);
+        if (gives_up) {
+            cancelled_semaphore = semaphore;
+            return parking.lock_outcome(wake);
+        }
         if (try_take(semaphore)) return 0;
     }
 }
@@ -207,6 +223,7 @@ int take(Scheduler& scheduler, sem_t* semaphore, std::int64_t deadline_ns, int e
         failure = take_by_looking(scheduler, semaphore, deadline_ns);
     }
     errno = failure == 0 ? errno_before : failure;
+    if (failure == 0) put_cancellation_off(scheduler, semaphore);
     return failure == 0 ? 0 : -1;
 }
 
@@ -243,7 +260,10 @@ int sem_wait(sem_t* semaphore) noexcept {
     Scheduler* scheduler = gate();
     if (!scheduler) return real.sem_wait(semaphore);
     const int errno_before = errno;
-    if (try_take(semaphore)) return 0;
+    if (try_take(semaphore)) {
+        put_cancellation_off(*scheduler, semaphore);
+        return 0;
+    }
     return take(*scheduler, semaphore, kNever, errno_before);
 }
 
@@ -255,6 +275,7 @@ int sem_clockwait(sem_t* semaphore, clockid_t clock, const timespec* deadline) n
     }
     const int errno_before = errno;
     if (try_take(semaphore)) {
+        put_cancellation_off(*scheduler, semaphore);
         errno = errno_before;
         return 0;
     }

@@ -70,6 +70,8 @@ public:
     std::uint16_t held_mutexes = 0;
     // Interposition has told the interpreter this fiber's identity at least once.
     bool identity_asked = false;
+    // A wait for a lock has failed because of cancel(), and the language has not raised that yet.
+    bool lock_cancelled = false;
 
     FiberState state() const noexcept { return state_; }
     WaitKind wait_kind() const noexcept { return wait_kind_; }
