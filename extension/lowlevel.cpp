@@ -182,13 +182,19 @@ PyObject* switch_to(PyObject*, PyObject* const* args, Py_ssize_t count) {
     PyFiber* target = as_fiber(args[0]);
     PyObject* value = count == 2 ? args[1] : Py_None;
     if (!can_be_switched_to(target, value)) return nullptr;
+    PyFiber* self = running_fiber(*host);
+    if (self->fiber->cancel_requested()) [[unlikely]] {
+        // Before anything has been promised to the target. An already expired sleep takes the request.
+        bool again = false;
+        if (!settle_wake(*host, host->scheduler->sleep_until(0), again)) return nullptr;
+    }
     // A fiber that is still suspended has received what was sent before: there is nothing to overwrite.
     if (count == 2 && target->fiber->state() == FiberState::kParked) Py_XSETREF(target->value, Py_NewRef(value));
-    PyFiber* self = running_fiber(*host);
     if (!target->fiber->is_main()) hold_scheduled(target);
     const bool give_up_reference = !self->fiber->is_main();
     if (give_up_reference) release_scheduled_later(*host, self);
     const Wake wake = host->scheduler->switch_to(*target->fiber);
+    if (give_up_reference && !self->holds_scheduled) hold_scheduled(self);  // a permit brought it back
     return receive(*host, self, wake, kNever);
 }
 

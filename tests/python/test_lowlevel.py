@@ -3,6 +3,7 @@
 import gc
 import os
 import socket
+import sys
 import threading
 import weakref
 
@@ -302,3 +303,40 @@ def test_close_by_another_fiber_wakes_the_waiter_with_ebadf():
     with pytest.raises(OSError, match="Bad file descriptor"):
         fiber.result()
     right.close()
+
+
+def test_switch_of_a_cancelled_fiber_leaves_the_target_alone_and_its_own_references_right():
+    main = culm.current()
+
+    def target_body():
+        return lowlevel.park()
+
+    target = culm.spawn(target_body)
+    culm.yield_now()
+
+    def work():
+        culm.current().cancel()
+        with pytest.raises(culm.Cancelled):
+            lowlevel.switch(target, "lost")
+        references = sys.getrefcount(culm.current())
+        culm.sleep(0.001)  # parked with nobody else to hold it
+        gc.collect()
+        return references == sys.getrefcount(culm.current())
+
+    assert culm.spawn(work).result()
+    assert target.state == "parked"
+    lowlevel.unpark(target, "kept")
+    assert target.result() == "kept"
+    assert main is culm.current()
+
+
+def test_switch_with_a_permit_comes_back_and_keeps_its_reference():
+    def work():
+        lowlevel.unpark(culm.current(), "permit")
+        assert lowlevel.switch(lowlevel.Fiber(int)) == "permit"
+        culm.sleep(0.001)
+        gc.collect()
+        return "alive"
+
+    fiber = culm.spawn(work)
+    assert fiber.result() == "alive"

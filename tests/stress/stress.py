@@ -64,8 +64,8 @@ class Reports:
         if isinstance(report.exc_value, Untaken):
             self.untaken.append(report.exc_value.args[0])
             return
-        # From 3.14 on a generator that runs inside an unreachable fiber is unreachable as well, and the collector may try
-        # to close it before the fiber is unwound. It is closed by that.
+        # From 3.14 on a generator that runs inside an unreachable fiber is unreachable as well, and the collector may
+        # try to close it before the fiber is unwound. It is closed by that.
         if isinstance(report.exc_value, ValueError) and str(report.exc_value) == "generator already executing":
             return
         lines = traceback.format_exception(report.exc_value)
