@@ -4,6 +4,7 @@ import gc
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +31,14 @@ def no_fiber_is_left() -> Iterator[None]:
     for fiber in left:
         fiber.join(5)
     assert left == [], f"the test left fibers behind: {left}"
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two connected sockets."""
+    left, right = socket.socketpair()
+    with left, right:
+        yield left, right
 
 
 @pytest.fixture

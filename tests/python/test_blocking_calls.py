@@ -31,13 +31,6 @@ def meanwhile(blocking, provide):
 
 
 @pytest.fixture
-def pair():
-    left, right = socket.socketpair()
-    with left, right:
-        yield left, right
-
-
-@pytest.fixture
 def server():
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening
@@ -445,63 +438,3 @@ def test_ssl_handshake_and_echo_between_fibers(tmp_path):
     assert culm.spawn(client).result() == b"x" * 100
     serving.join()
     listening.close()
-
-
-@pytest.mark.parametrize("call", ["recv", "read", "sleep", "poll"])
-def test_cancel_in_a_call_does_not_interrupt_the_clean_up(pair, call):
-    left, _ = pair
-    poller = select.poll()
-    poller.register(left, select.POLLIN)
-    calls = {
-        "recv": lambda: left.recv(1),
-        "read": lambda: os.read(left.fileno(), 1),
-        "sleep": lambda: time.sleep(3600),
-        "poll": poller.poll,
-    }
-    log = []
-
-    def clean_up():
-        log.append(sys.exc_info()[0])
-
-    def work():
-        try:
-            calls[call]()
-        except Exception:
-            log.append("cancel() looks like a failure of the call")
-            raise
-        finally:
-            clean_up()
-
-    fiber = culm.spawn(work, name="patient")
-    culm.yield_now()
-    fiber.cancel()
-    with pytest.raises(culm.Cancelled, match="patient"):
-        fiber.result()
-    assert log == [culm.Cancelled]
-
-
-def test_fiber_that_was_cancelled_once_may_fail_otherwise_later():
-    def work():
-        try:
-            time.sleep(3600)
-        except culm.Cancelled:
-            pass
-        for _ in range(1000):
-            pass
-        raise FileNotFoundError(errno.ENOENT, "not there")
-
-    fiber = culm.spawn(work)
-    culm.yield_now()
-    fiber.cancel()
-    assert isinstance(fiber.exception(), FileNotFoundError)
-
-
-def test_an_ordinary_ecanceled_stays_an_oserror():
-    error = OSError(errno.ECANCELED, "aborted")
-    assert type(error) is OSError
-    assert error.errno == errno.ECANCELED
-    assert type(OSError(errno.ENOENT, "x")) is FileNotFoundError
-    assert isinstance(OSError.__new__(ConnectionResetError, 1, "x"), ConnectionResetError)
-    assert issubclass(type("Made", (OSError,), {}), OSError)
-    with pytest.raises(FileNotFoundError):
-        os.open(os.devnull + "-is-not-there", os.O_RDONLY)
