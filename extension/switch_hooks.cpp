@@ -101,14 +101,15 @@ int raise_in_lock(void* argument) {
     return result;
 }
 
-void cancelled_in_lock(Fiber& fiber) {
+// 3.11 makes no pending calls on other threads than the main one, and the queue may be full. Raised soon after the lock
+// was got, Cancelled would leave it locked for good.
+bool cancelled_in_lock(Fiber& fiber) {
     ThreadHost& host = *thread_host;
     PyFiber* self = host_of(fiber);
     Py_INCREF(as_object(self));
-    if (interpreter::call_soon(host.record, raise_in_lock, self)) return;
+    if (interpreter::call_soon(host.record, raise_in_lock, self)) return true;
     Py_DECREF(as_object(self));
-    fiber.lock_cancelled = false;
-    cancelled_in_call(fiber);  // the lock is waited for again; Cancelled is raised once it was got
+    return false;
 }
 
 // Only the main OS thread runs signal handlers.

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import queue
+import random
 import sys
 import threading
 import time
@@ -254,3 +255,31 @@ def test_fibers_and_threads_compete_for_one_lock(rng):
     for thread in threads:
         thread.join()
     assert total == 3 * 200 + 20 * 50
+
+
+def test_cancelled_waiters_on_a_thread_leave_the_lock_usable(rng):
+    """Whether or not Cancelled can be raised inside acquire(), it never leaves the lock locked."""
+    lock = threading.Lock()
+
+    def work(generator):
+        for _ in range(30):
+            try:
+                if lock.acquire(timeout=generator.choice([0.001, 10])):
+                    lock.release()
+                with lock:
+                    culm.yield_now()
+            except culm.Cancelled:
+                pass
+
+    def on_thread():
+        fibers = [culm.spawn(work, random.Random(rng.random())) for _ in range(5)]
+        for _ in range(60):
+            rng.choice(fibers).cancel()
+            culm.yield_now()
+        for fiber in fibers:
+            fiber.join()
+
+    thread = threading.Thread(target=on_thread)
+    thread.start()
+    thread.join()
+    assert not lock.locked()

@@ -53,13 +53,12 @@ int Parking::outcome(Wake wake) noexcept {
 
 int Parking::lock_outcome(Wake wake) noexcept {
     if (wake != Wake::kCancelled) return outcome(wake);
-    self_.lock_cancelled = true;
-    if (const SwitchHook& hook = switch_hook(); hook.cancelled_in_lock) {
-        in_switch_hook = true;
-        hook.cancelled_in_lock(self_);
-        in_switch_hook = false;
-    }
-    return EINTR;
+    const SwitchHook& hook = switch_hook();
+    if (!hook.cancelled_in_lock) return EINTR;
+    in_switch_hook = true;
+    self_.lock_cancelled = hook.cancelled_in_lock(self_);
+    in_switch_hook = false;
+    return self_.lock_cancelled ? EINTR : ECANCELED;
 }
 
 int sleep_parked(Scheduler& scheduler, std::int64_t deadline_ns) noexcept {

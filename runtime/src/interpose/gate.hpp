@@ -53,6 +53,7 @@ public:
     // 0 for kNotified, else the errno the caller sees. Tells the language when the fiber was cancelled.
     int outcome(Wake wake) noexcept;
     // The same for a wait for a lock of the interpreter, which knows no other failure than EINTR and ETIMEDOUT.
+    // ECANCELED: the fiber was cancelled, and that has to be put off until the lock was got.
     int lock_outcome(Wake wake) noexcept;
 
 private:

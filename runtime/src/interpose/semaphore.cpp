@@ -167,8 +167,10 @@ Departure depart(Waiter& waiter, bool passes_on) noexcept {
     return result;
 }
 
-// Waits until the semaphore is taken: 0, or the errno of the failure.
-int take_waiting(Scheduler& scheduler, sem_t* semaphore, std::int64_t deadline_ns, Waiter& waiter) noexcept {
+// Waits until the semaphore is taken: 0, or the errno of the failure. With cancelled_meanwhile the fiber is to be
+// cancelled again afterwards.
+int take_waiting(Scheduler& scheduler, sem_t* semaphore, std::int64_t deadline_ns, Waiter& waiter,
+                 bool& cancelled_meanwhile) noexcept {
     Parking parking(scheduler);
     Shard& shard = shard_of(semaphore);
     for (bool at_front = false;; at_front = true) {
@@ -193,7 +195,9 @@ int take_waiting(Scheduler& scheduler, sem_t* semaphore, std::int64_t deadline_n
         if (departure.destroyed) return EINVAL;
         if (gives_up) {
             cancelled_semaphore = semaphore;
-            return parking.lock_outcome(wake);
+            const int outcome = parking.lock_outcome(wake);
+            if (outcome != ECANCELED) return outcome;
+            cancelled_meanwhile = true;
         }
         if (try_take(semaphore)) return 0;
     }
@@ -212,10 +216,11 @@ int take_by_looking(Scheduler& scheduler, sem_t* semaphore, std::int64_t deadlin
 int take(Scheduler& scheduler, sem_t* semaphore, std::int64_t deadline_ns, int errno_before) noexcept {
     auto* waiter = new (std::nothrow) Waiter{.semaphore = semaphore, .fiber = &scheduler.running()};
     int failure = 0;
+    bool cancelled_meanwhile = false;
     if (waiter) {
         waiter->fiber->retain();
         Fiber* fiber = waiter->fiber;
-        failure = take_waiting(scheduler, semaphore, deadline_ns, *waiter);
+        failure = take_waiting(scheduler, semaphore, deadline_ns, *waiter, cancelled_meanwhile);
         waiter->active = false;
         waiter->release();
         fiber->release();
@@ -224,6 +229,7 @@ int take(Scheduler& scheduler, sem_t* semaphore, std::int64_t deadline_ns, int e
     }
     errno = failure == 0 ? errno_before : failure;
     if (failure == 0) put_cancellation_off(scheduler, semaphore);
+    if (cancelled_meanwhile) scheduler.cancel(scheduler.running());
     return failure == 0 ? 0 : -1;
 }
 

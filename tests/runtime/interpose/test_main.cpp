@@ -21,6 +21,11 @@ void cancelled_in_call(Fiber&) {
     if (hook_calls.entered.load() <= hook_calls.left.load()) ++hook_calls.cancelled_without_lock;
 }
 
+bool cancelled_in_lock(Fiber& self) {
+    cancelled_in_call(self);
+    return true;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -28,7 +33,7 @@ int main(int argc, char** argv) {
     hook.enter = enter;
     hook.leave = leave;
     hook.cancelled_in_call = cancelled_in_call;
-    hook.cancelled_in_lock = cancelled_in_call;
+    hook.cancelled_in_lock = cancelled_in_lock;
     culm::runtime::set_switch_hook(hook);
     return doctest::Context(argc, argv).run();
 }

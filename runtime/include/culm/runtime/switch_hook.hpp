@@ -42,8 +42,9 @@ struct SwitchHook {
     void (*leave)(Fiber& self, bool taken) = nullptr;
     // An interposed call is about to fail with ECANCELED because `self` was cancelled (the lock is held).
     void (*cancelled_in_call)(Fiber& self) = nullptr;
-    // The same for a wait for one of the interpreter's own locks, which will fail with EINTR.
-    void (*cancelled_in_lock)(Fiber& self) = nullptr;
+    // The same for a wait for one of the interpreter's own locks, which will fail with EINTR. False: nothing can be
+    // raised there; the wait goes on, and the next one after it is cancelled instead.
+    bool (*cancelled_in_lock)(Fiber& self) = nullptr;
 
     // Called after poll() was interrupted: must the main fiber of this thread look at signals?
     bool (*signal_pending)(Scheduler& scheduler) = nullptr;
