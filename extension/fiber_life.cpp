@@ -196,6 +196,7 @@ PyFiber* new_fiber(ThreadHost& host, PyObject* function, PyObject* const* positi
     self->name = Py_XNewRef(name);
     self->value = nullptr;
     self->exception = nullptr;
+    self->cancelled_call = {};
     self->holds_scheduled = false;
     self->outcome_taken = true;
     self->lost_in_fork = false;
@@ -220,6 +221,7 @@ PyFiber* new_main_fiber(ThreadHost& host) {
                                                 .name = PyUnicode_InternFromString("main"),
                                                 .value = nullptr,
                                                 .exception = nullptr,
+                                                .cancelled_call = {},
                                                 .holds_scheduled = true,
                                                 .outcome_taken = true,
                                                 .lost_in_fork = false,

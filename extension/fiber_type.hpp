@@ -24,6 +24,7 @@ struct PyFiber {
     PyObject* name;       // str or null: then the function's qualified name is shown
     PyObject* value;      // while parked: what unpark or switch sent; finished: the result, null if it failed
     PyObject* exception;  // to be raised when it continues; finished: how it failed, else null
+    interpreter::CallSite cancelled_call;  // the one with the lock whose wait has failed because of cancel()
     bool holds_scheduled;
     bool outcome_taken;  // result() or exception() has been called, or nothing to report
     bool lost_in_fork;   // a fiber of the forking thread that belongs to the parent process only; ask lost()

@@ -75,27 +75,38 @@ void cancelled_in_call(Fiber& fiber) {
     Py_CLEAR(self->exception);
 }
 
+// Cancels the fiber once more, unless the cancellation of its lock's wait has been dealt with.
+void cancel_again(runtime::Scheduler& scheduler, void* argument) {
+    auto* self = static_cast<PyFiber*>(argument);
+    if (self->fiber->lock_cancelled && !finished(self)) {
+        self->fiber->lock_cancelled = false;
+        if (!self->fiber->is_main()) hold_scheduled(self);
+        scheduler.cancel(*self->fiber);
+    }
+    drop_later(*thread_host, as_object(self));
+}
+
 // A lock's wait fails with EINTR, upon which the interpreter makes pending calls: this is one. It belongs to the
-// fiber's own thread; another that comes first leaves it for it. Another fiber of that thread that comes first asks
-// again.
+// fiber's own thread and to the call that waits: whoever else comes to it first has the fiber cancelled once more,
+// because raised after that call Cancelled would leave the lock locked for good.
 int raise_in_lock(void* argument) {
     auto* self = static_cast<PyFiber*>(argument);
     ThreadHost* host = thread_host;
-    if (host == nullptr || host->scheduler != &self->fiber->scheduler()) {
-        const interpreter::ThreadRecord elsewhere;
-        if (!finished(self)) interpreter::call_soon(elsewhere, raise_in_lock, self);
+    runtime::Scheduler& owner = self->fiber->scheduler();
+    if (host == nullptr || host->scheduler != &owner) {
+        if (!owner.post(cancel_again, self)) Py_DECREF(as_object(self));
         return 0;
     }
     int result = 0;
     if (!self->fiber->lock_cancelled) {
         // The lock was got after all: the cancellation has been put off to the next wait.
-    } else if (running_fiber(*host) == self) {
+    } else if (running_fiber(*host) == self && interpreter::call_site(host->record) == self->cancelled_call) {
         self->fiber->lock_cancelled = false;
         bool again = false;
         result = settle_wake(*host, runtime::Wake::kCancelled, again) ? 0 : -1;
-    } else if (!finished(self)) {
-        self->fiber->lock_cancelled = false;
-        host->scheduler->cancel(*self->fiber);
+    } else {
+        cancel_again(owner, self);
+        return 0;
     }
     drop_later(*host, as_object(self));
     return result;
@@ -106,6 +117,7 @@ int raise_in_lock(void* argument) {
 bool cancelled_in_lock(Fiber& fiber) {
     ThreadHost& host = *thread_host;
     PyFiber* self = host_of(fiber);
+    self->cancelled_call = interpreter::call_site(host.record);
     Py_INCREF(as_object(self));
     if (interpreter::call_soon(host.record, raise_in_lock, self)) return true;
     Py_DECREF(as_object(self));

@@ -170,6 +170,8 @@ bool call_soon(const ThreadRecord& thread, int (*call)(void*), void* argument) n
     return thread.is_main_thread && Py_AddPendingCall(call, argument) == 0;
 }
 
+CallSite call_site(const ThreadRecord&) noexcept { return {}; }
+
 // 3.11 knows only who holds the GIL, in the whole process.
 bool is_attached(const ThreadRecord& thread) noexcept { return _PyThreadState_UncheckedGet() == thread.tstate; }
 

@@ -160,6 +160,8 @@ bool call_soon(const ThreadRecord& thread, int (*call)(void*), void* argument) n
     return _PyEval_AddPendingCall(PyInterpreterState_Main(), call, argument, 0) == 0;
 }
 
+CallSite call_site(const ThreadRecord&) noexcept { return {}; }
+
 bool is_attached(const ThreadRecord& thread) noexcept { return _PyThreadState_UncheckedGet() == thread.tstate; }
 
 bool runs_other_interpreter(const ThreadRecord& thread) noexcept {

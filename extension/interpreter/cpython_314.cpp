@@ -198,6 +198,11 @@ bool call_soon(const ThreadRecord& thread, int (*call)(void*), void* argument) n
     return _PyEval_AddPendingCall(PyInterpreterState_Main(), call, argument, 0) == 0;
 }
 
+CallSite call_site(const ThreadRecord& thread) noexcept {
+    const _PyInterpreterFrame* frame = thread.tstate->current_frame;
+    return frame == nullptr ? CallSite{} : CallSite{frame, frame->stackpointer};
+}
+
 bool is_attached(const ThreadRecord& thread) noexcept { return PyThreadState_GetUnchecked() == thread.tstate; }
 
 bool runs_other_interpreter(const ThreadRecord& thread) noexcept {

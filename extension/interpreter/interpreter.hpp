@@ -97,6 +97,15 @@ bool runs_other_interpreter(const ThreadRecord& thread) noexcept;
 // False: this version cannot on this thread, or the queue is full.
 bool call_soon(const ThreadRecord& thread, int (*call)(void*), void* argument) noexcept;
 
+// The call that the running fiber is making, as its innermost Python frame knows it: equal while it lasts, or when the
+// same call is made again. Before 3.14 frames do not record it: all are equal.
+struct CallSite {
+    const void* frame = nullptr;
+    const void* stack_pointer = nullptr;
+    friend bool operator==(const CallSite&, const CallSite&) = default;
+};
+CallSite call_site(const ThreadRecord& thread) noexcept;
+
 // The running fiber has a contextvars context to inherit.
 bool has_context(const ThreadRecord& thread) noexcept;
 

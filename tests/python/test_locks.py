@@ -257,7 +257,7 @@ def test_fibers_and_threads_compete_for_one_lock(rng):
     assert total == 3 * 200 + 20 * 50
 
 
-def test_cancelled_waiters_on_a_thread_leave_the_lock_usable(rng):
+def test_cancelled_waiters_on_several_threads_leave_the_lock_usable(rng):
     """Whether or not Cancelled can be raised inside acquire(), it never leaves the lock locked."""
     lock = threading.Lock()
 
@@ -279,7 +279,10 @@ def test_cancelled_waiters_on_a_thread_leave_the_lock_usable(rng):
         for fiber in fibers:
             fiber.join()
 
-    thread = threading.Thread(target=on_thread)
-    thread.start()
-    thread.join()
+    threads = [threading.Thread(target=on_thread) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    on_thread()
+    for thread in threads:
+        thread.join()
     assert not lock.locked()
