@@ -53,9 +53,15 @@ PyObject* deliverable_class(PyObject* exception) {
 }
 
 // Puts the exception into the thread state, unless somebody else's waits there. True: it is there.
+//
+// The thread state is found by a number nobody else has for that moment: until a new OS thread begins to run, its state
+// carries the identity of the fiber that started it, and would be found first.
 bool arm(PyThreadState* tstate, PyObject* exception) noexcept {
     if (tstate->async_exc != nullptr) return false;
+    const auto identity = tstate->thread_id;
+    tstate->thread_id = reinterpret_cast<decltype(tstate->thread_id)>(tstate);
     PyThreadState_SetAsyncExc(tstate->thread_id, exception);
+    tstate->thread_id = identity;
     return tstate->async_exc == exception;
 }
 

@@ -1,9 +1,11 @@
 """Cancellation and closing reach into blocking calls: what is raised there, and what is not disturbed."""
 
+import _thread
 import errno
 import os
 import select
 import sys
+import threading
 import time
 
 import pytest
@@ -69,3 +71,25 @@ def test_an_ordinary_ecanceled_stays_an_oserror():
     assert issubclass(type("Made", (OSError,), {}), OSError)
     with pytest.raises(FileNotFoundError):
         os.open(os.devnull + "-is-not-there", os.O_RDONLY)
+
+
+def test_cancelled_is_not_raised_in_an_os_thread_that_the_fiber_has_just_started(pair):
+    left, _ = pair
+    began = []
+    everybody = threading.Semaphore(0)
+
+    def note(number):
+        began.append(number)
+        everybody.release()
+
+    def work(number):
+        _thread.start_new_thread(note, (number,))
+        culm.current().cancel()
+        left.recv(1)
+
+    for number in range(100):
+        fiber = culm.spawn(work, number)
+        with pytest.raises(culm.Cancelled):
+            fiber.result()
+        assert everybody.acquire(timeout=10)
+    assert began == list(range(100))

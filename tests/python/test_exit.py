@@ -1,6 +1,9 @@
 """The end of a thread and of the interpreter: the suspended is unwound, the untaken reported, nothing crashes."""
 
+import _thread
+import gc
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -246,3 +249,28 @@ def test_thread_end_waits_for_a_clean_up_that_was_under_way():
     thread.start()
     thread.join()
     assert log == ["thread ends", "cleaned up"]
+
+
+def test_cancel_that_arrives_as_the_thread_ends_keeps_no_fiber_alive():
+    references, answers = [], []
+
+    def is_cancelled_in_its_last_moment():
+        fiber = culm.current()
+        references.append(weakref.ref(fiber))
+        try:
+            lowlevel.park()
+        finally:
+            _thread.start_new_thread(lambda: answers.append(fiber.cancel()), ())
+            while not answers:  # nothing that waits, or this thread would take the request in
+                pass
+
+    def on_thread():
+        culm.spawn(is_cancelled_in_its_last_moment)
+        culm.yield_now()
+
+    thread = threading.Thread(target=on_thread)
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert answers == [True]
+    assert [reference() for reference in references] == [None]

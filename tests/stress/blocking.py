@@ -60,12 +60,13 @@ def end(actor: Actor, fiber: "culm.Fiber[object]") -> None:
 def fills_a_pipe(actor: Actor, token: int) -> int:
     """More than a pipe holds: writer and reader both have to wait."""
     size = actor.rng.choice([10, 70_000, 200_000])
-    read_end, write_end = os.pipe()
+    # Files, because a writer that goes on after a write of some bytes must not meet another pipe of the same number.
+    read_end, write_end = (io.FileIO(fd, mode) for fd, mode in zip(os.pipe(), "rw", strict=True))
     fiber = culm.spawn(write_all, write_end, bytes([token % 256]) * size)
     try:
         count = 0
         while count < size:
-            received = os.read(read_end, actor.rng.choice([1000, 100_000]))
+            received = read_end.read(actor.rng.choice([1000, 100_000]))
             actor.check(received.count(token % 256) == len(received) > 0, "a pipe gave what nobody wrote")
             count += len(received)
         fiber.result()
@@ -73,15 +74,15 @@ def fills_a_pipe(actor: Actor, token: int) -> int:
         end(actor, fiber)
         raise
     finally:
-        os.close(read_end)
-        os.close(write_end)
+        read_end.close()
+        write_end.close()
     actor.check(count == size, f"a pipe gave {count} bytes of {size}")
     return token
 
 
-def write_all(write_end: int, payload: bytes) -> None:
+def write_all(write_end: io.FileIO, payload: bytes) -> None:
     while payload:
-        payload = payload[os.write(write_end, payload) :]
+        payload = payload[write_end.write(payload) :]
 
 
 def selects(actor: Actor, token: int) -> int:
@@ -129,8 +130,8 @@ def loses_its_descriptor(actor: Actor, token: int) -> int:
         while fiber.state == "ready":
             culm.yield_now()
     finally:
-        os.close(read_end)
-        os.close(write_end)
+        read_end.close()
+        write_end.close()
     actor.check(isinstance(fiber.exception(), OSError), f"a closed descriptor gave {fiber.exception()!r}")
     return token
 

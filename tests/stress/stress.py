@@ -171,9 +171,10 @@ def wait_for_all(world: World) -> None:
         for actor in list(world.actors):
             actor.fiber.join()
         for thread in list(world.threads):
-            while thread.ident is None:
+            while thread.ident is None and thread in threading.enumerate():
                 culm.sleep(1e-3)  # the actor was cancelled in start()
-            thread.join()
+            if thread.ident is not None:  # else it was cancelled before the OS thread was made
+                thread.join()
     for fiber in world.owned:
         fiber.join()
         fiber.exception()
