@@ -130,8 +130,8 @@ def loses_its_descriptor(actor: Actor, token: int) -> int:
         while fiber.state == "ready":
             culm.yield_now()
     finally:
-        read_end.close()
-        write_end.close()
+        os.close(read_end)
+        os.close(write_end)
     actor.check(isinstance(fiber.exception(), OSError), f"a closed descriptor gave {fiber.exception()!r}")
     return token
 
