@@ -98,6 +98,7 @@ void release_remote_waiters(PyFiber* self);
 // ----------------------------------------------------------------------------------------------------
 bool ready_stack_use_type(PyObject* module);
 PyObject* fiber_stack(PyObject* self, void* unused);
+PyObject* resident_pages(PyObject* module, PyObject* fiber);
 
 // "'name'" or the function's qualified name, for messages. New reference; null with an exception set.
 PyObject* fiber_label(PyFiber* self);

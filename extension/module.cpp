@@ -54,6 +54,10 @@ PyMethodDef functions[] = {
     {"wait_writable", as_method(wait_writable), METH_FASTCALL | METH_KEYWORDS,
      "wait_writable($module, fd, /, timeout=None)\n--\n\nParks until the descriptor (or object with fileno()) can be "
      "written.\n\nRaises OSError for a bad descriptor or one closed meanwhile, TimeoutError, Cancelled."},
+    {"resident_pages", resident_pages, METH_O,
+     "resident_pages($module, fiber, /)\n--\n\nWhich pages of a fiber's stack are in memory: a list of runs (offset, "
+     "count), nearest to the base first.\n\noffset: pages between the base and the run; 0 is the page at the base. "
+     "Empty without a stack.\nRaises TypeError, OSError where the kernel does not say. Does not park."},
     {"keep_fibers_after_fork", keep_fibers_after_fork, METH_O,
      "keep_fibers_after_fork($module, keep, /)\n--\n\nWhether fork() lets all fibers of the forking thread go on in "
      "the "

@@ -1,10 +1,13 @@
-// Fiber.stack: how far a fiber's stack may grow, how much is in use, in memory, and was at its deepest.
-
+// Fiber.stack and lowlevel.resident_pages(): how far a fiber's stack may grow, how much of it is in use, in memory, and
+// was at its deepest.
 #include <Python.h>
 #include <structseq.h>
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
+#include "culm/kernel.hpp"
 #include "culm/residency.hpp"
 #include "errors.hpp"
 #include "fiber_type.hpp"
@@ -30,7 +33,52 @@ std::size_t used_bytes(const PyFiber* self) {
     return self->fiber->stack().contains(sp) ? static_cast<std::size_t>(base - static_cast<const std::byte*>(sp)) : 0;
 }
 
+// Runs of present pages, from the lowest address up; pieces of one run are joined.
+struct PresentPages {
+    const std::byte* base;
+    std::vector<std::pair<const std::byte*, std::size_t>> runs;
+
+    static void add(void* context, const std::byte* start, std::size_t bytes) {
+        auto& runs = static_cast<PresentPages*>(context)->runs;
+        if (!runs.empty() && runs.back().first + runs.back().second == start) {
+            runs.back().second += bytes;
+            return;
+        }
+        runs.emplace_back(start, bytes);
+    }
+
+    PyObject* as_list(std::size_t page_bytes) const {
+        PyObject* list = PyList_New(static_cast<Py_ssize_t>(runs.size()));
+        if (list == nullptr) return nullptr;
+        Py_ssize_t place = 0;
+        for (auto run = runs.rbegin(); run != runs.rend(); ++run) {
+            const auto below_base = static_cast<std::size_t>(base - (run->first + run->second)) / page_bytes;
+            PyObject* pair = Py_BuildValue("(nn)", static_cast<Py_ssize_t>(below_base),
+                                           static_cast<Py_ssize_t>(run->second / page_bytes));
+            if (pair == nullptr) {
+                Py_DECREF(list);
+                return nullptr;
+            }
+            PyList_SET_ITEM(list, place++, pair);
+        }
+        return list;
+    }
+};
+
 }  // namespace
+
+PyObject* resident_pages(PyObject*, PyObject* object) {
+    if (!is_fiber(object)) {
+        PyErr_Format(PyExc_TypeError, "resident_pages() needs a Fiber, not %.100s", Py_TYPE(object)->tp_name);
+        return nullptr;
+    }
+    const PyFiber* self = as_fiber(object);
+    if (!self->fiber->stack() || finished(self)) return PyList_New(0);
+    PresentPages pages{self->fiber->stack().base, {}};
+    auto seen = visit_present(self->fiber->stack(), &PresentPages::add, &pages);
+    if (!seen) return raise_error(seen.error());
+    return pages.as_list(culm::kernel_features().page_bytes);
+}
 
 bool ready_stack_use_type(PyObject* module) {
     if (PyStructSequence_InitType2(&StackUse_Type, &description) < 0) return false;

@@ -24,6 +24,11 @@ struct Residency {
 
 Result<Residency> stack_residency(const Stack& stack) noexcept;
 
+// Calls visit(context, start, bytes) for each run of present pages, in address order. Neighbouring runs may come in
+// pieces. After an error what was visited is incomplete. `visit` must not touch the stack.
+using VisitPresent = void (*)(void* context, const std::byte* start, std::size_t bytes);
+Result<void> visit_present(const Stack& stack, VisitPresent visit, void* context) noexcept;
+
 // A suspended stack and where it is suspended.
 struct SuspendedStack {
     Stack stack;

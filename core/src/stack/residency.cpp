@@ -16,59 +16,65 @@ namespace culm {
 
 namespace {
 
-// Adds up runs of present pages, which come in address order.
-class Tally {
-public:
-    explicit Tally(const Stack& stack) noexcept : base_(stack.base) {}
+// Where a stack's runs of present pages go, which come in address order.
+struct Visitor {
+    VisitPresent visit;
+    void* context;
+    std::size_t runs = 0;
 
     void add(const std::byte* start, std::size_t bytes) noexcept {
-        if (result_.resident_bytes == 0) result_.depth_bytes = static_cast<std::size_t>(base_ - start);
-        result_.resident_bytes += bytes;
+        visit(context, start, bytes);
+        ++runs;
     }
-    Residency result() const noexcept { return result_; }
-
-private:
-    const std::byte* base_;
-    Residency result_;
 };
 
-Result<Residency> failed(int error) noexcept {
+Result<void> failed(int error) noexcept {
     return Error{error, "read which pages of a stack are in memory", "mount /proc, or do without this number"};
 }
 
-Result<Residency> by_scan(const Stack& stack) noexcept {
-    Tally tally(stack);
+Result<void> by_scan(const Stack& stack, Visitor& visitor) noexcept {
     os::Range runs[64];
     for (std::byte* from = stack.limit(); from < stack.base;) {
         const os::PresentRuns present = os::scan_present(from, stack.base, runs);
         if (present.error != 0) return failed(present.error);
         for (std::size_t i = 0; i < present.count; ++i) {
-            tally.add(static_cast<const std::byte*>(runs[i].start), runs[i].bytes);
+            visitor.add(static_cast<const std::byte*>(runs[i].start), runs[i].bytes);
         }
         if (present.scanned_until <= from) return failed(EIO);
         from = present.scanned_until;
     }
-    return tally.result();
+    return {};
 }
 
 // Page by page, `kAtOnce` words or bytes per system call.
 template <class Word, class Read, class IsPresent>
-Result<Residency> by_page(const Stack& stack, Read read, IsPresent is_present) noexcept {
+Result<void> by_page(const Stack& stack, Visitor& visitor, Read read, IsPresent is_present) noexcept {
     constexpr std::size_t kAtOnce = 1024 / sizeof(Word);
     const std::size_t page_bytes = kernel_features().page_bytes;
-    Tally tally(stack);
     Word words[kAtOnce];
     for (const std::byte* from = stack.limit(); from < stack.base;) {
         const std::size_t left = static_cast<std::size_t>(stack.base - from) / page_bytes;
         const std::span<Word> batch(words, std::min(left, kAtOnce));
         if (const int error = read(from, page_bytes, batch)) return failed(error);
         for (const Word word : batch) {
-            if (is_present(word)) tally.add(from, page_bytes);
+            if (is_present(word)) visitor.add(from, page_bytes);
             from += page_bytes;
         }
     }
-    return tally.result();
+    return {};
 }
+
+// Adds up what is visited.
+struct Tally {
+    const std::byte* base;
+    Residency result;
+
+    static void add(void* context, const std::byte* start, std::size_t bytes) noexcept {
+        auto& self = *static_cast<Tally*>(context);
+        if (self.result.resident_bytes == 0) self.result.depth_bytes = static_cast<std::size_t>(self.base - start);
+        self.result.resident_bytes += bytes;
+    }
+};
 
 std::byte* page_floor(const void* address) noexcept {
     const std::uintptr_t page_bytes = kernel_features().page_bytes;
@@ -77,14 +83,25 @@ std::byte* page_floor(const void* address) noexcept {
 
 }  // namespace
 
+Result<void> visit_present(const Stack& stack, VisitPresent visit, void* context) noexcept {
+    Visitor visitor{visit, context};
+    Result<void> seen = Error{ENOSYS, "", ""};
+    // A way that fails half-way is not followed by another: its runs would come twice.
+    if (kernel_features().pagemap_scan) seen = by_scan(stack, visitor);
+    if (!seen && visitor.runs == 0) {
+        seen = by_page<std::uint64_t>(stack, visitor, os::read_pagemap, os::pagemap_entry_is_present);
+    }
+    if (!seen && visitor.runs == 0) {
+        seen = by_page<unsigned char>(stack, visitor, os::read_mincore,
+                                      [](unsigned char page) { return (page & 1) != 0; });
+    }
+    return seen;
+}
+
 Result<Residency> stack_residency(const Stack& stack) noexcept {
-    if (kernel_features().pagemap_scan) {
-        if (Result<Residency> found = by_scan(stack)) return found;
-    }
-    if (Result<Residency> found = by_page<std::uint64_t>(stack, os::read_pagemap, os::pagemap_entry_is_present)) {
-        return found;
-    }
-    return by_page<unsigned char>(stack, os::read_mincore, [](unsigned char page) { return (page & 1) != 0; });
+    Tally tally{stack.base, {}};
+    if (Result<void> seen = visit_present(stack, &Tally::add, &tally); !seen) return seen.error();
+    return tally.result;
 }
 
 std::size_t discard_below(std::span<const SuspendedStack> stacks) noexcept {
