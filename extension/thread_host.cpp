@@ -16,6 +16,8 @@ using runtime::Scheduler;
 namespace {
 
 constexpr int kUnwindRoundsMax = 10;
+// The first time long enough for a clean-up on a machine that is busy with other things.
+constexpr std::int64_t kFirstUnwindGraceNs = 1'000'000'000;
 constexpr std::int64_t kUnwindGraceNs = 100'000'000;
 constexpr const char* kCapsuleKey = "culm.thread";
 
@@ -75,7 +77,8 @@ bool unwind_round(ThreadHost& host, bool at_exit, bool is_first) {
         if (is_first && fiber->told_to_exit) continue;  // it is cleaning up
         if (fiber->fiber != running && !finished(fiber)) end_fiber_soon(host, fiber);
     }
-    const std::int64_t deadline_ns = runtime::deadline_after(host.scheduler->clock().now_ns(), kUnwindGraceNs);
+    const std::int64_t grace_ns = is_first ? kFirstUnwindGraceNs : kUnwindGraceNs;
+    const std::int64_t deadline_ns = runtime::deadline_after(host.scheduler->clock().now_ns(), grace_ns);
     for (PyFiber* fiber : live) {
         if (fiber->fiber != running && !finished(fiber)) host.scheduler->join(*fiber->fiber, deadline_ns);
         Py_DECREF(as_object(fiber));

@@ -65,8 +65,8 @@ class Actor:
         self.operations: Counter[str] = Counter()
         self.home = threading.get_native_id()
         self.actions = world.actions_for(self)
-        world.actors.append(self)
         self.fiber = lowlevel.Fiber(self.run, name=f"actor-{self.number}", stack_limit=self.limit)
+        world.actors.append(self)  # not before: at the end of a thread a fiber is refused
 
     def start(self) -> "Actor":
         self.fiber.start()
