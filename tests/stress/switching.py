@@ -107,6 +107,9 @@ def converses(actor: Actor, token: int) -> int:
             while value is not None:
                 value = lowlevel.switch(me, value + 1)
             lowlevel.unpark(me, "end")
+        except RuntimeError:
+            if not actor.cancels or me.state != "ready":
+                raise  # else: it was cancelled from another thread in this moment
         finally:
             actor.world.ghosts_ended.append(number)
 
