@@ -20,9 +20,9 @@ export CTEST_PARALLEL_LEVEL ?= $(JOBS)
 TIME_LIMIT := timeout --signal=ABRT --kill-after=30 900
 
 # What the installed package is made of.
-SOURCES := $(shell find core runtime extension python cmake -type f ! -name '*.pyc' 2>/dev/null) \
+SOURCES := $(shell find core runtime extension lab python cmake -type f ! -name '*.pyc' 2>/dev/null) \
 	CMakeLists.txt pyproject.toml README.md LICENSE
-CXX_FILES = $(shell find core runtime extension tests benchmarks examples -name '*.cpp' -o -name '*.hpp')
+CXX_FILES = $(shell find core runtime extension lab tests benchmarks examples -name '*.cpp' -o -name '*.hpp')
 PYTHON_FILES = python tests benchmarks examples tools noxfile.py
 
 .PHONY: help

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("core", "runtime", "extension", "python", "tests", "benchmarks", "examples", "tools", "docs", "cmake", ".ci")
-PRODUCT = ("core/", "runtime/", "extension/")
+FOLDERS = ("core", "runtime", "extension", "lab", "python", "tests", "benchmarks", "examples", "tools", "docs", "cmake", ".ci")
+PRODUCT = ("core/", "runtime/", "extension/", "lab/")
 SKIPPED_FOLDERS = {"__pycache__", "build"}
 
 _COMMENTS_AND_STRINGS = re.compile(

@@ -17,7 +17,8 @@ namespace culm {
 // Called inside the signal handler: must be async-signal-safe.
 using DescribeStackOwner = std::size_t (*)(const Stack& stack, char* buffer, std::size_t buffer_bytes);
 
-// Installs the handler for the process (idempotent) and keeps the previous actions for handing on.
+// Installs the handler for the process (idempotent) and keeps the previous actions for handing on. Null leaves the
+// description as it is.
 Result<void> install_overflow_handler(DescribeStackOwner describe) noexcept;
 
 // Gives the calling OS thread an alternate signal stack of at least 64 KB, unless it already has one of that size.

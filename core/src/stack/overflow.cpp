@@ -12,6 +12,7 @@
 #include <mutex>
 
 #include "context/machine.hpp"
+#include "culm/fault_resolver.hpp"
 #include "culm/kernel.hpp"
 #include "culm/stack_arena.hpp"
 #include "os/os.hpp"
@@ -102,6 +103,10 @@ void handle_fault(int signal, siginfo_t* what, void* context) {
     const void* sp = machine::interrupted_sp(context);
     if (let_pass(what, context, sp)) return;
     const bool faulted = what->si_code > 0;
+    if (faulted && signal == SIGSEGV && resolve_fault(what->si_addr)) {
+        errno = saved_errno;
+        return;
+    }
     if (faulted) {
         const auto* touched = static_cast<const std::byte*>(what->si_addr);
         const auto* at = static_cast<const std::byte*>(sp);
@@ -127,7 +132,7 @@ Error no_signal_stack(int error) noexcept {
 }  // namespace
 
 Result<void> install_overflow_handler(DescribeStackOwner describe) noexcept {
-    describe_owner.store(describe, std::memory_order_release);
+    if (describe != nullptr) describe_owner.store(describe, std::memory_order_release);
     const std::lock_guard lock(install_mutex);
     if (is_installed) return {};
     constexpr const char* kOperation = "install the stack overflow handler";

@@ -1,0 +1,75 @@
+// A thread, a pipe and a futex: what a fault handler that has its work done by another thread is made of.
+//
+// Invariant: what the handler calls (write_whole, wait_while_equal) is async-signal-safe.
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+
+#include "os/fault_injection.hpp"
+#include "os/growth.hpp"
+
+namespace culm {
+
+static_assert(sizeof(std::atomic<int>) == sizeof(int));
+static_assert(std::atomic<int>::is_always_lock_free);
+
+int os::start_thread(void* (*run)(void*), void* argument) noexcept {
+    if (const int error = injected_error()) return error;
+    pthread_attr_t attributes;
+    if (const int error = pthread_attr_init(&attributes)) return error;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    // The thread inherits the mask: signals are for the program's own threads.
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t thread;
+    const int error = pthread_create(&thread, &attributes, run, argument);
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    pthread_attr_destroy(&attributes);
+    return error;
+}
+
+int os::open_pipe(int (&ends)[2]) noexcept {
+    if (const int error = injected_error()) return error;
+    return pipe2(ends, O_CLOEXEC) == 0 ? 0 : errno;
+}
+
+bool os::write_whole(int fd, const void* content, std::size_t bytes) noexcept {
+    for (;;) {
+        const ssize_t written = write(fd, content, bytes);
+        if (written < 0 && errno == EINTR) continue;
+        return written == static_cast<ssize_t>(bytes);  // no more than PIPE_BUF: whole
+    }
+}
+
+bool os::read_whole(int fd, void* content, std::size_t bytes) noexcept {
+    for (;;) {
+        const ssize_t got = read(fd, content, bytes);
+        if (got < 0 && errno == EINTR) continue;
+        return got == static_cast<ssize_t>(bytes);
+    }
+}
+
+void os::wait_while_equal(std::atomic<int>& word, int old) noexcept {
+    while (word.load(std::memory_order_acquire) == old) {
+        syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, old, nullptr, nullptr, 0);
+    }
+}
+
+void os::wake_waiters(std::atomic<int>& word) noexcept {
+    syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+}
+
+std::size_t os::signal_stack_bytes_min() noexcept {
+    constexpr long kOnceEnough = 8192;
+    const long wanted = sysconf(_SC_SIGSTKSZ);
+    return static_cast<std::size_t>(wanted > kOnceEnough ? wanted : kOnceEnough);
+}
+
+}  // namespace culm
