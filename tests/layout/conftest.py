@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("core", "runtime", "extension", "lab", "python", "tests", "benchmarks", "examples", "tools", "docs", "cmake", ".ci")
+FOLDERS = (
+    *("core", "runtime", "extension", "lab", "python", "tests", "benchmarks", "examples", "tools", "docs", "cmake"),
+    ".ci",
+)
 PRODUCT = ("core/", "runtime/", "extension/", "lab/")
 SKIPPED_FOLDERS = {"__pycache__", "build"}
 

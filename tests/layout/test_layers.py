@@ -45,7 +45,7 @@ def test_sources_include_only_own_headers_and_public_ones_from_below(product):
         for quote, name in includes(file):
             if name in public:
                 if public[name] not in SEES[own]:
-                    problems.append(f"{file.path} includes {name} of the layer {public[name]}, which {own} does not see")
+                    problems.append(f"{file.path} includes {name} of {public[name]}, which {own} does not see")
             elif quote == '"' and not private_header(file.path, name, paths):
                 problems.append(f"{file.path} includes {name}, which is no header of {own} and no public header")
     assert not problems, "\n".join(problems)
