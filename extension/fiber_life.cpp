@@ -59,6 +59,8 @@ void record_outcome(PyFiber* self, PyObject* result) {
     self->exception = take_raised_instance();
     if (is_silent_end(self->exception)) {
         self->outcome_taken = true;
+        // Nobody asks where a fiber was that was told to end, and its frames would live as long as its object.
+        if (self->told_to_exit) PyException_SetTraceback(self->exception, Py_None);
         return;
     }
     if (PyErr_GivenExceptionMatches(self->exception, PyExc_KeyboardInterrupt)) {

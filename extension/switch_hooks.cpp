@@ -71,6 +71,8 @@ void cancelled_in_call(Fiber& fiber) {
     ThreadHost& host = *thread_host;
     PyFiber* self = host_of(fiber);
     PyObject* exception = self->exception != nullptr ? self->exception : Cancelled;
+    // An instance needs a class of its own to be delivered, which is dear when a million fibers are told to end.
+    if (self->told_to_exit && PyErr_GivenExceptionMatches(exception, FiberExit)) exception = FiberExit;
     interpreter::raise_soon(host.record, saved_state(host, fiber), exception);
     Py_CLEAR(self->exception);
 }

@@ -77,6 +77,8 @@ bool unwind_round(ThreadHost& host, bool at_exit, bool is_first) {
         if (is_first && fiber->told_to_exit) continue;  // it is cleaning up
         if (fiber->fiber != running && !finished(fiber)) end_fiber_soon(host, fiber);
     }
+    // Each has its turn before the grace begins, however many they are.
+    if (!live.empty()) host.scheduler->yield_now();
     const std::int64_t grace_ns = is_first ? kFirstUnwindGraceNs : kUnwindGraceNs;
     const std::int64_t deadline_ns = runtime::deadline_after(host.scheduler->clock().now_ns(), grace_ns);
     for (PyFiber* fiber : live) {

@@ -89,11 +89,11 @@ void Scheduler::wait_for_work(Fiber& self) noexcept {
 
 void Scheduler::poll_idle(Fiber& self, std::int64_t timeout_ns) noexcept {
     ++parts_->idle_polls;
+    if (signal_waits()) return;
     if (timeout_ns == 0) {
         poll_reactor(0);
         return collect();
     }
-    if (signal_waits()) return;
     if (detail::installed_hook.idle_begin) detail::installed_hook.idle_begin(self);
     poll_reactor(timeout_ns);
     if (detail::installed_hook.idle_end) detail::installed_hook.idle_end(self);
