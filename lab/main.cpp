@@ -28,9 +28,18 @@ struct Experiment {
 
 constexpr Experiment kExperiments[] = {
     {"lifecycle", &lifecycle},
+    {"ceiling", &ceiling},
     {"idle", &idle},
     {"growth", &growth},
+    {"shrink", &shrink},
     {"kernel-write", &kernel_write},
+    {"overflow-small", &overflow_small},
+    {"overflow-large", &overflow_large},
+    {"growsdown", &growsdown},
+    {"fork", &fork_cost},
+    {"switch", &switch_cost},
+    {"thp", &huge_pages},
+    {"mlock", &locked_memory},
 };
 
 [[noreturn]] void refuse(const std::string& message) {

@@ -13,13 +13,14 @@ namespace culm {
 
 namespace {
 
-// A locked stack and what lies between it and the next are different mappings.
+// A locked stack and what lies between it and the next are different mappings, even where both are closed.
 StrategyTraits locked_traits(const StackStrategy& strategy) noexcept {
     StrategyTraits traits = strategy.traits();
     const bool has_something_between = traits.guard == GuardMeans::kKernelMarker || &strategy == &strategy::heap();
     if (traits.mappings_per_stack == 0 && has_something_between && traits.pointers_stay_valid) {
         traits.mappings_per_stack = 2;
     }
+    if (traits.kernel_may_write == KernelWrites::kThroughFunction) traits.mappings_per_stack += 1;
     traits.carries_python = false;
     return traits;
 }
