@@ -13,6 +13,8 @@ namespace culm::os {
 
 // --- mappings -------------------------------------------------------------------------------------------------------
 
+// As reserve(), without access, at `wanted` if that is free, elsewhere if not. Null: anywhere.
+std::byte* reserve_near(std::byte* wanted, std::size_t bytes, int& error) noexcept;
 // Maps `range` readable, writable and growing downwards (MAP_GROWSDOWN). EEXIST when something lies there.
 int map_growing_down(Range range) noexcept;
 // How far such a mapping may grow (RLIMIT_STACK).

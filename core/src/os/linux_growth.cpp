@@ -25,6 +25,15 @@ alignas(4096) constinit std::byte zeroes[65536] = {};
 
 }  // namespace
 
+std::byte* os::reserve_near(std::byte* wanted, std::size_t bytes, int& error) noexcept {
+    error = injected_error();
+    if (error != 0) return nullptr;
+    void* start = mmap(wanted, bytes, PROT_NONE, kAnonymous | MAP_NORESERVE, -1, 0);
+    if (start != MAP_FAILED) return static_cast<std::byte*>(start);
+    error = errno;
+    return nullptr;
+}
+
 int os::map_growing_down(Range range) noexcept {
     if (const int error = injected_error()) return error;
     void* start = mmap(range.start, range.bytes, PROT_READ | PROT_WRITE,

@@ -5,6 +5,7 @@
 // Invariant: when a stack is made, the addresses from its limit to its base are its own.
 #include <algorithm>
 #include <cerrno>
+#include <mutex>
 
 #include "os/growth.hpp"
 #include "stack/discard.hpp"
@@ -13,6 +14,8 @@
 namespace culm {
 
 namespace {
+
+constexpr std::size_t kStackGuardGapPages = 256;  // the kernel's default
 
 constexpr StrategyTraits kTraits{
     .grows = true,
@@ -39,10 +42,9 @@ public:
     const StrategyTraits& traits() const noexcept override { return kTraits; }
 
     void destroy(std::span<const StrategyStack> stacks) noexcept override {
-        for (const StrategyStack& stack : stacks) {
-            const std::byte* start = committed_limit(stack);
-            os::release({const_cast<std::byte*>(start), static_cast<std::size_t>(stack.base - start)});
-        }
+        release(stacks);
+        const std::lock_guard lock(mutex_);
+        live_ -= stacks.size();
     }
 
     // Only what it has grown into: below that may lie a mapping of somebody else.
@@ -87,24 +89,42 @@ private:
             return Error{EINVAL, "make a stack that grows down",
                          "the kernel lets none grow beyond RLIMIT_STACK: raise it (ulimit -s) or use a smaller limit"};
         }
-        // A hole for all of them, next to each other as any allocator would place them.
+        // A hole for all of them, next to each other as any allocator would place them, and far enough from what lies
+        // below that the kernel lets the last one grow.
+        const std::lock_guard lock(mutex_);
         const std::size_t bytes = limit_bytes * stacks.size();
+        const std::size_t gap_bytes = kStackGuardGapPages * kernel_features().page_bytes;
         int error = 0;
-        std::byte* start = os::reserve(bytes, os::Access::kNone, error);
-        if (start == nullptr) return strategy::no_stack(error);
-        os::release({start, bytes});
+        std::byte* wanted = live_ == 0 ? nullptr : lowest_ - gap_bytes - bytes;
+        std::byte* hole = os::reserve_near(wanted, gap_bytes + bytes, error);
+        if (hole == nullptr) return strategy::no_stack(error);
+        os::release({hole, gap_bytes + bytes});
+        std::byte* start = hole + gap_bytes;
         const std::size_t page_bytes = kernel_features().page_bytes;
         for (std::size_t made = 0; made < stacks.size(); ++made) {
             std::byte* base = start + (made + 1) * limit_bytes;
             error = os::map_growing_down({base - page_bytes, page_bytes});
             if (error != 0) {
-                destroy(stacks.first(made));
+                release(stacks.first(made));
                 return strategy::no_stack(error);
             }
             stacks[made] = {base, limit_bytes, nullptr};
         }
+        live_ += stacks.size();
+        lowest_ = hole;
         return {};
     }
+
+    void release(std::span<const StrategyStack> stacks) const noexcept {
+        for (const StrategyStack& stack : stacks) {
+            const std::byte* start = committed_limit(stack);
+            os::release({const_cast<std::byte*>(start), static_cast<std::size_t>(stack.base - start)});
+        }
+    }
+
+    std::mutex mutex_;             // guards what follows
+    std::size_t live_ = 0;         // stacks that exist
+    std::byte* lowest_ = nullptr;  // of the hole that was made last; the next goes below it, not into it
 };
 
 }  // namespace
