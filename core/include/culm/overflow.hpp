@@ -1,12 +1,16 @@
-// Running into a guard: recognised by address, reported by name, then the process dies as it would have.
+// Running out of stack. The yellow zone below a stack's limit gives its owner a second chance; the guard below that
+// ends the process, with a report.
 //
-// A SIGSEGV/SIGBUS handler runs on an alternate stack (installed per OS thread). If the faulting address lies in the
-// guard of a stack of ours, it prints one report (fiber name, limit, used bytes, what to do) to stderr; then, and for
-// every other fault, it hands on to the handler that was there before, or to the default action.
-// Invariant: everything the handler calls is async-signal-safe.
+// A SIGSEGV/SIGBUS handler runs on an alternate stack (installed per OS thread). If the code that faulted runs on the
+// stack whose yellow zone it touched, and the owner agrees, the zone is opened and the code goes on: the owner has
+// until the end of the zone to make it stop. If it touched the guard, or the owner does not agree, one report goes to
+// stderr (who, limit, used bytes, what to do, and what it was doing); then, and for every other fault, the handler
+// hands on to the handler that was there before, or to the default action. Invariant: everything the handler calls is
+// async-signal-safe.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "culm/result.hpp"
 #include "culm/stack.hpp"
@@ -17,9 +21,36 @@ namespace culm {
 // Called inside the signal handler: must be async-signal-safe.
 using DescribeStackOwner = std::size_t (*)(const Stack& stack, char* buffer, std::size_t buffer_bytes);
 
-// Installs the handler for the process (idempotent) and keeps the previous actions for handing on. Null leaves the
-// description as it is.
-Result<void> install_overflow_handler(DescribeStackOwner describe) noexcept;
+// How much of a yellow zone is open, from the limit down. The halves are entered one after the other, so that the owner
+// can try something else when the first half was not enough.
+enum class YellowZone : std::uint8_t { kClosed, kHalfOpen, kOpen };
+
+// What the owner of stacks is asked inside the signal handler: must be async-signal-safe. Every member may be null.
+struct StackOwner {
+    DescribeStackOwner describe = nullptr;
+    // The code running on `stack` has come to where `wanted` is needed. True: open it; the owner knows from here on.
+    // False also if it has been opened before.
+    bool (*may_open)(const Stack& stack, YellowZone wanted) = nullptr;
+    // The process is about to die: writes what the owner of `stack` was doing to file descriptor 2.
+    void (*trace)(const Stack& stack) = nullptr;
+};
+
+// Installs the handler for the process (idempotent) and keeps the previous actions for handing on. A null member leaves
+// what an earlier call has set.
+Result<void> install_overflow_handler(const StackOwner& owner) noexcept;
+inline Result<void> install_overflow_handler(DescribeStackOwner describe) noexcept {
+    return install_overflow_handler(StackOwner{.describe = describe});
+}
+
+// Opens the zone of a stack, or closes it again, which drops its contents. False: the kernel refused, or the stack is
+// not from an arena and has no zone. Async-signal-safe.
+bool open_yellow_zone(const Stack& stack, YellowZone wanted = YellowZone::kOpen) noexcept;
+bool close_yellow_zone(const Stack& stack) noexcept;
+
+// A stack whose zone could not be closed is given back all the same: whoever takes it next asks, and is responsible for
+// closing it if the answer is true. Thread-safe.
+void leave_yellow_zone_open(const Stack& stack) noexcept;
+bool take_over_open_yellow_zone(const Stack& stack) noexcept;
 
 // Gives the calling OS thread an alternate signal stack of at least 64 KB, unless it already has one of that size.
 // Every thread that runs fibers calls it. Freed by release_thread_signal_stack().

@@ -1,11 +1,11 @@
 // A fiber's stack as a range of addresses, and the size classes it is cut from.
 //
-//        limit                                             base
-//   guard |  never touched   |  touched once  |  in use     |        addresses grow to the right,
-//   ------+------------------+----------------+-------------+        the stack grows to the left
+//                       limit                                             base
+//   guard | yellow zone   |  never touched   |  touched once  |  in use     |        addresses grow to the right,
+//   ------+---------------+------------------+----------------+-------------+        the stack grows to the left
 //
-// Invariant: [limit, base) is readable and writable for as long as the stack exists, and a guard lies right below
-// limit.
+// The yellow zone is closed, a part of the guard, until its owner has it opened (overflow.hpp).
+// Invariant: [limit, base) is readable and writable for as long as the stack exists, and a guard lies below it.
 #pragma once
 
 #include <cstddef>

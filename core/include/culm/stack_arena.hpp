@@ -3,11 +3,12 @@
 //   chunk: | pad | guard 0 | slot 0 | guard 1 | slot 1 | guard 2 | slot 2 | ...
 //                 <---- stride ---->
 //
-// The stride is limit + guard rounded up to an odd number of pages (the rounding goes to the guard), so that bases fall
-// on a 2 MB boundary at most once in 512 slots: a guard shares its page-table page with the stack below it, and the
-// stack bases spread over the TLB and cache sets.
-// One arena per size class, shared by all OS threads, guarded by a mutex; the pools in front of it are per thread.
-// Invariant: a slot that was handed out or lies on the free list has its guard; guards are never removed.
+// What is called guard here includes the yellow zone, its upper end, which is closed by the same call and can be opened
+// by itself. The stride is limit + guard rounded up to an odd number of pages (the rounding goes below), so that bases
+// fall on a 2 MB boundary at most once in 512 slots: a guard shares its page-table page with the stack below it, and
+// the stack bases spread over the TLB and cache sets. One arena per size class, shared by all OS threads, guarded by a
+// mutex; the pools in front of it are per thread. Invariant: a slot that was handed out or lies on the free list has
+// its guard; only yellow zones are ever opened.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +25,8 @@ struct ArenaStatistics {
     std::size_t slots_carved = 0;  // slots that have a guard
     std::size_t slots_free = 0;    // carved and neither in use nor in a pool
     std::size_t stride_bytes = 0;
-    std::size_t guard_bytes = 0;
+    std::size_t guard_bytes = 0;   // below each stack, its yellow zone included
+    std::size_t yellow_bytes = 0;  // of these, next to the stack
 };
 
 class StackArena {
@@ -51,7 +53,8 @@ private:
     State* state_ = nullptr;
 };
 
-// If `address` lies in the guard of some stack, that stack; otherwise an empty one. Async-signal-safe.
+// If `address` lies in the guard or the yellow zone of some stack, that stack; otherwise an empty one.
+// Async-signal-safe.
 Stack stack_of_guard_address(const void* address) noexcept;
 // If `address` lies in a stack, that stack; otherwise an empty one. Async-signal-safe.
 Stack stack_of_address(const void* address) noexcept;

@@ -7,4 +7,6 @@ std::size_t machine::stack_probe_bytes() noexcept { return std::size_t{64} << 10
 
 const void* machine::interrupted_sp(const void*) noexcept { return nullptr; }
 
+const void* machine::interrupted_pc(const void*) noexcept { return nullptr; }
+
 }  // namespace culm

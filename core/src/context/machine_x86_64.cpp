@@ -11,4 +11,8 @@ const void* machine::interrupted_sp(const void* signal_context) noexcept {
     return reinterpret_cast<const void*>(static_cast<const ucontext_t*>(signal_context)->uc_mcontext.gregs[REG_RSP]);
 }
 
+const void* machine::interrupted_pc(const void* signal_context) noexcept {
+    return reinterpret_cast<const void*>(static_cast<const ucontext_t*>(signal_context)->uc_mcontext.gregs[REG_RIP]);
+}
+
 }  // namespace culm

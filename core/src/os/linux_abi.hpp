@@ -10,6 +10,7 @@
 namespace culm::os::linux_abi {
 
 inline constexpr int kMadvGuardInstall = 102;       // Linux 6.13
+inline constexpr int kMadvGuardRemove = 103;        // the same
 inline constexpr int kMadvDontneedLocked = 24;      // Linux 5.18
 inline constexpr int kUserfaultfdUserModeOnly = 1;  // Linux 5.11
 inline constexpr int kPidfdSelfProcess = -10001;    // Linux 6.14

@@ -109,6 +109,8 @@ int os::set_access(Range range, Access access) noexcept {
 
 int os::install_guard(Range range) noexcept { return advise(range, linux_abi::kMadvGuardInstall); }
 
+int os::remove_guard(Range range) noexcept { return advise(range, linux_abi::kMadvGuardRemove); }
+
 int os::discard(Range range) noexcept { return advise(range, MADV_DONTNEED); }
 
 os::Progress os::install_guards(std::span<const Range> ranges, bool by_self_pidfd) noexcept {

@@ -1,9 +1,11 @@
 // Signals on Linux: handlers on the alternate stack, handing a signal on, the alternate stack itself.
 //
 // Invariant: what runs inside a handler uses async-signal-safe calls only.
+#include <sys/auxv.h>
 #include <ucontext.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "os/fault_injection.hpp"
@@ -60,6 +62,15 @@ bool os::was_raised_by_handler(const siginfo_t* what, const void* context, const
     const stack_t& alternate = static_cast<const ucontext_t*>(context)->uc_stack;
     const auto* start = static_cast<const std::byte*>(alternate.ss_sp);
     return interrupted_sp >= start && interrupted_sp < start + alternate.ss_size;
+}
+
+bool os::may_be_lost_signal(const siginfo_t* what) noexcept {
+    return what->si_signo == SIGSEGV && what->si_code == SI_KERNEL && what->si_addr == nullptr;
+}
+
+std::size_t os::signal_frame_bytes() noexcept {
+    constexpr std::size_t kAtLeast = 4096;  // what kernels before 5.14 do not tell
+    return std::max(kAtLeast, static_cast<std::size_t>(getauxval(AT_MINSIGSTKSZ)));
 }
 
 void os::write_to_stderr(const char* text, std::size_t bytes) noexcept {

@@ -35,6 +35,7 @@ void release(Range range) noexcept;
 int set_access(Range range, Access access) noexcept;
 
 int install_guard(Range range) noexcept;  // a marker in the page table; no mapping of its own
+int remove_guard(Range range) noexcept;   // nothing to do where there is no marker
 int discard(Range range) noexcept;        // drops the contents; the next touch finds zeroes
 // The same for many ranges with few calls into the kernel. `by_self_pidfd`: the kernel knows PIDFD_SELF_PROCESS.
 Progress install_guards(std::span<const Range> ranges, bool by_self_pidfd) noexcept;
@@ -78,6 +79,14 @@ void put_back_signal_handler(int signal, const struct sigaction& previous) noexc
 void hand_on_signal(int signal, siginfo_t* what, void* context, const struct sigaction& previous) noexcept;
 // Whether the signal was raised by code of ours that ran on the alternate stack, which is to say by another handler.
 bool was_raised_by_handler(const siginfo_t* what, const void* context, const void* interrupted_sp) noexcept;
+// The kernel could not write a handler's frame to the stack of the code it interrupted; what it says of other faults
+// that have no address looks the same.
+bool may_be_lost_signal(const siginfo_t* what) noexcept;
+std::size_t signal_frame_bytes() noexcept;  // the most that the kernel writes to a stack for a handler
+// Once, before write_backtrace_to_stderr() can be used in a signal handler.
+void prepare_backtrace() noexcept;
+// The calling thread's C frames, from the one at `from_pc` outwards if it is among them. Async-signal-safe.
+void write_backtrace_to_stderr(const void* from_pc, std::size_t frames_max) noexcept;
 void write_to_stderr(const char* text, std::size_t bytes) noexcept;  // async-signal-safe
 
 std::size_t signal_stack_bytes() noexcept;  // of the calling thread; 0: none

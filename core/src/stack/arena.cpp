@@ -33,22 +33,33 @@ struct ChunkSizes {
     std::size_t slots_first;
     std::size_t slots_max;
     std::size_t guard_bytes;
+    std::size_t yellow_bytes;
 };
 constexpr std::size_t kSmallGuardBytes = std::size_t{4} << 10;
 constexpr std::size_t kLargeGuardBytes = std::size_t{64} << 10;
+constexpr std::size_t kSmallYellowBytes = std::size_t{16} << 10;
+constexpr std::size_t kLargeYellowBytes = std::size_t{64} << 10;
 constexpr ChunkSizes kChunkSizes[kStackClassCount] = {
-    {4096, 65536, kSmallGuardBytes}, {4096, 32768, kSmallGuardBytes}, {4096, 16384, kLargeGuardBytes},
-    {1024, 4096, kLargeGuardBytes},  {64, 64, kLargeGuardBytes},      {8, 8, kLargeGuardBytes},
+    {4096, 65536, kSmallGuardBytes, kSmallYellowBytes}, {4096, 32768, kSmallGuardBytes, kSmallYellowBytes},
+    {4096, 16384, kLargeGuardBytes, kLargeYellowBytes}, {1024, 4096, kLargeGuardBytes, kLargeYellowBytes},
+    {64, 64, kLargeGuardBytes, kLargeYellowBytes},      {8, 8, kLargeGuardBytes, kLargeYellowBytes},
 };
 
 std::size_t round_up(std::size_t bytes, std::size_t unit) noexcept { return (bytes + unit - 1) / unit * unit; }
 
-// Limit plus guard, in an odd number of pages.
+// In whole pages, so that each half of the zone can be opened by itself.
+std::size_t yellow_bytes_for(StackClass size_class) noexcept {
+    const std::size_t wanted = kChunkSizes[static_cast<std::size_t>(size_class)].yellow_bytes;
+    return round_up(wanted, 2 * kernel_features().page_bytes);
+}
+
+// Limit plus yellow zone plus guard, in an odd number of pages.
 std::size_t stride_bytes_for(StackClass size_class) noexcept {
     const std::size_t page_bytes = kernel_features().page_bytes;
     const std::size_t guard_bytes =
         std::max(kChunkSizes[static_cast<std::size_t>(size_class)].guard_bytes, machine::stack_probe_bytes());
-    const std::size_t pages = round_up(stack_limit_bytes(size_class) + guard_bytes, page_bytes) / page_bytes;
+    const std::size_t closed_bytes = guard_bytes + yellow_bytes_for(size_class);
+    const std::size_t pages = round_up(stack_limit_bytes(size_class) + closed_bytes, page_bytes) / page_bytes;
     return (pages | 1) * page_bytes;
 }
 
@@ -117,6 +128,7 @@ void StackArena::State::lay_out() noexcept {
     if (counts.stride_bytes != 0) return;
     counts.stride_bytes = stride_bytes_for(size_class);
     counts.guard_bytes = counts.stride_bytes - stack_limit_bytes(size_class);
+    counts.yellow_bytes = yellow_bytes_for(size_class);
     chunk_slots_next = kChunkSizes[static_cast<std::size_t>(size_class)].slots_first;
 }
 
@@ -169,6 +181,7 @@ Result<void> StackArena::State::reserve_chunk() noexcept {
     entry->start = pad_first ? start + page_bytes : start;
     entry->stride_bytes = counts.stride_bytes;
     entry->guard_bytes = counts.guard_bytes;
+    entry->yellow_bytes = counts.yellow_bytes;
     entry->size_class = size_class;
     stack::publish_chunk_entry(*entry);
 

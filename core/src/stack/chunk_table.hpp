@@ -14,7 +14,8 @@ namespace culm::stack {
 struct ChunkEntry {
     std::byte* start = nullptr;  // of the first guard
     std::size_t stride_bytes = 0;
-    std::size_t guard_bytes = 0;
+    std::size_t guard_bytes = 0;   // below each stack, its yellow zone included
+    std::size_t yellow_bytes = 0;  // of these, next to the stack
     StackClass size_class = kDefaultStackClass;
     std::atomic<std::size_t> carved{0};  // slots with a guard; written by the arena under its lock
     std::atomic<bool> is_published{false};
@@ -22,6 +23,14 @@ struct ChunkEntry {
 
 // A free entry, or null when the table is full. Thread-safe.
 ChunkEntry* claim_chunk_entry() noexcept;
+// Where an address lies. An empty stack: in no slot.
+enum class Part : std::uint8_t { kGuard, kYellowZone, kStack };
+struct Place {
+    Stack stack;
+    Part part = Part::kGuard;
+    std::size_t yellow_bytes = 0;
+};
+Place place_of(const void* address) noexcept;  // async-signal-safe
 // Makes a filled-in entry visible.
 void publish_chunk_entry(ChunkEntry& entry) noexcept;
 

@@ -1,21 +1,21 @@
-// The fault handler: is it a guard of ours, whose, say so, hand on.
+// The fault handler: is it a yellow zone of ours, to be opened; is it a guard of ours, say so; else hand on.
 //
-// Whether a fault is an overflow is decided by two addresses: what was touched lies in a guard, and the code that
-// touched it runs on the stack above that guard. The second keeps a write past the end of a neighbour's stack from
-// being reported as an overflow of this one. Invariant: the handler allocates nothing, takes no lock and writes once.
+// Whether a fault is an overflow is decided by two addresses: what was touched lies in a zone or guard, and the code
+// that touched it runs on the stack above. The second keeps a write past the end of a neighbour's stack from being
+// taken for an overflow of this one. Invariant: the handler allocates nothing and takes no lock.
 #include "culm/overflow.hpp"
 
 #include <atomic>
 #include <cerrno>
-#include <cstdint>
-#include <cstring>
 #include <mutex>
 
 #include "context/machine.hpp"
 #include "culm/fault_resolver.hpp"
 #include "culm/kernel.hpp"
-#include "culm/stack_arena.hpp"
+#include "culm/residency.hpp"
 #include "os/os.hpp"
+#include "stack/chunk_table.hpp"
+#include "stack/overflow_report.hpp"
 
 namespace culm {
 
@@ -24,94 +24,88 @@ namespace {
 constexpr std::size_t kSignalStackBytes = std::size_t{64} << 10;
 
 constinit std::atomic<DescribeStackOwner> describe_owner{nullptr};
+constinit std::atomic<bool (*)(const Stack&, YellowZone)> ask_owner{nullptr};
+constinit std::atomic<void (*)(const Stack&)> trace_owner{nullptr};
 // Written once under install_mutex before the handlers can run.
 struct sigaction previous_segv;
 struct sigaction previous_bus;
 constinit std::mutex install_mutex;
 constinit bool is_installed = false;
 
-// Text put together without the C library: snprintf is not async-signal-safe.
-class Report {
-public:
-    void add(const char* text) noexcept { add(text, std::strlen(text)); }
-    void add(const char* text, std::size_t bytes) noexcept {
-        for (std::size_t i = 0; i < bytes && length_ < sizeof(text_); ++i) text_[length_++] = text[i];
-    }
-    void add_number(std::uint64_t number, unsigned radix = 10) noexcept {
-        char digits[20];
-        std::size_t count = 0;
-        do {
-            digits[count++] = "0123456789abcdef"[number % radix];
-            number /= radix;
-        } while (number != 0);
-        while (count > 0) add(&digits[--count], 1);
-    }
-    void send() const noexcept { os::write_to_stderr(text_, length_); }
-
-private:
-    char text_[1024];
-    std::size_t length_ = 0;
+// What a fault means for stacks of ours.
+struct Fault {
+    const std::byte* touched = nullptr;
+    const std::byte* sp = nullptr;            // null: not known on this CPU
+    Stack stack;                              // that ran out; empty: none did
+    YellowZone wanted = YellowZone::kClosed;  // closed: this will not do, it is in the guard
 };
 
-void add_owner(Report& report, const Stack& stack) noexcept {
-    const DescribeStackOwner describe = describe_owner.load(std::memory_order_acquire);
-    char owner[256];
-    std::size_t length = describe == nullptr ? 0 : describe(stack, owner, sizeof(owner));
-    if (length > sizeof(owner)) length = sizeof(owner);
-    if (length == 0) {
-        report.add("a fiber");
-    } else {
-        report.add(owner, length);
+// A fault without an address: the kernel may have failed to put a signal handler's frame on the stack.
+Fault understand_lost_signal(const std::byte* sp) noexcept {
+    if (sp == nullptr) return {};
+    const stack::Place place = stack::place_of(sp);
+    if (place.part == stack::Part::kGuard) return {};
+    const std::byte* frame = sp - os::signal_frame_bytes() - kRedZoneBytes;
+    if (place.stack.base == nullptr || frame >= place.stack.limit()) return {};
+    return {sp, sp, place.stack, YellowZone::kOpen};
+}
+
+Fault understand(const siginfo_t* what, const std::byte* sp) noexcept {
+    if (os::may_be_lost_signal(what)) return understand_lost_signal(sp);
+    const auto* touched = static_cast<const std::byte*>(what->si_addr);
+    const stack::Place place = stack::place_of(touched);
+    if (place.stack.base == nullptr || place.part == stack::Part::kStack) return {};
+    if (sp != nullptr) {
+        const stack::Place running = stack::place_of(sp);
+        // Far below the guard of the same stack is not below it any more, but in the stack next to it.
+        if (running.stack.base != nullptr && running.stack.base != place.stack.base) return {};
     }
+    Fault fault{touched, sp, place.stack};
+    if (place.part == stack::Part::kGuard) return fault;
+    const bool in_upper_half = touched >= place.stack.limit() - place.yellow_bytes / 2;
+    fault.wanted = in_upper_half ? YellowZone::kHalfOpen : YellowZone::kOpen;
+    return fault;
 }
 
-void report_overflow(const Stack& stack, const std::byte* touched, const std::byte* sp) noexcept {
-    const std::byte* deepest = sp != nullptr && sp < touched ? sp : touched;
-    Report report;
-    report.add("culm: ");
-    add_owner(report, stack);
-    report.add(" ran out of stack: limit ");
-    report.add_number(stack_limit_bytes(stack.size_class));
-    report.add(" bytes, used ");
-    report.add_number(static_cast<std::uint64_t>(stack.base - deepest));
-    report.add(" bytes (fault at 0x");
-    report.add_number(reinterpret_cast<std::uintptr_t>(touched), 16);
-    report.add("). Spawn it with a larger stack_limit=, or recurse less.\n");
-    report.send();
-}
-
-// The stack that ran into its guard, or an empty one.
-Stack overflown_stack(const std::byte* touched, const std::byte* sp) noexcept {
-    const Stack guarded = stack_of_guard_address(touched);
-    if (!guarded) return {};
-    if (sp == nullptr) return guarded;  // not known on this CPU
-    const Stack running = stack_of_address(sp);
-    const bool on_another = running && running.base != guarded.base;
-    return on_another ? Stack{} : guarded;
+// The owner has the zone opened, and what faulted is done again.
+bool opened(const Fault& fault) noexcept {
+    const auto may_open = ask_owner.load(std::memory_order_acquire);
+    if (fault.wanted == YellowZone::kClosed || may_open == nullptr) return false;
+    if (!may_open(fault.stack, fault.wanted)) return false;
+    return open_yellow_zone(fault.stack, fault.wanted);
 }
 
 // Another handler, installed after ours, has restored ours and raised the signal again instead of returning to the
 // fault. Letting that pass makes the faulting instruction run again, with its address. Once: a second one is meant.
+constinit std::atomic<bool> passed{false};
 bool let_pass(const siginfo_t* what, const void* context, const void* sp) noexcept {
-    static constinit std::atomic<bool> passed{false};
     if (!os::was_raised_by_handler(what, context, sp)) return false;
     return !passed.exchange(true);
+}
+
+// The code that faulted may go on.
+bool resolved(int signal, const siginfo_t* what, const void* context) noexcept {
+    if (signal == SIGSEGV && resolve_fault(what->si_addr)) return true;
+    const Fault fault = understand(what, static_cast<const std::byte*>(machine::interrupted_sp(context)));
+    if (!fault.stack) return false;
+    if (opened(fault)) {
+        passed.store(false);
+        return true;
+    }
+    if (os::may_be_lost_signal(what)) return false;
+    const StackOwner owner{describe_owner.load(std::memory_order_acquire), nullptr,
+                           trace_owner.load(std::memory_order_acquire)};
+    stack::report_overflow({fault.stack, fault.touched, fault.sp, machine::interrupted_pc(context)}, owner);
+    return false;
 }
 
 void handle_fault(int signal, siginfo_t* what, void* context) {
     const int saved_errno = errno;
     const void* sp = machine::interrupted_sp(context);
     if (let_pass(what, context, sp)) return;
-    const bool faulted = what->si_code > 0;
-    if (faulted && signal == SIGSEGV && resolve_fault(what->si_addr)) {
+    if (what->si_code > 0 && resolved(signal, what, context)) {
         errno = saved_errno;
         return;
-    }
-    if (faulted) {
-        const auto* touched = static_cast<const std::byte*>(what->si_addr);
-        const auto* at = static_cast<const std::byte*>(sp);
-        const Stack stack = overflown_stack(touched, at);
-        if (stack) report_overflow(stack, touched, at);
     }
     errno = saved_errno;
     os::hand_on_signal(signal, what, context, signal == SIGSEGV ? previous_segv : previous_bus);
@@ -131,10 +125,13 @@ Error no_signal_stack(int error) noexcept {
 
 }  // namespace
 
-Result<void> install_overflow_handler(DescribeStackOwner describe) noexcept {
-    if (describe != nullptr) describe_owner.store(describe, std::memory_order_release);
+Result<void> install_overflow_handler(const StackOwner& owner) noexcept {
+    if (owner.describe != nullptr) describe_owner.store(owner.describe, std::memory_order_release);
+    if (owner.may_open != nullptr) ask_owner.store(owner.may_open, std::memory_order_release);
+    if (owner.trace != nullptr) trace_owner.store(owner.trace, std::memory_order_release);
     const std::lock_guard lock(install_mutex);
     if (is_installed) return {};
+    stack::prepare_overflow_report();
     constexpr const char* kOperation = "install the stack overflow handler";
     if (const int error = os::install_signal_handler(SIGSEGV, handle_fault, previous_segv)) {
         return Error{error, kOperation, "check whether the process may change its signal handlers"};
