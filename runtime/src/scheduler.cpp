@@ -15,6 +15,7 @@
 #include "fiber_moves.hpp"
 #include "scheduler_parts.hpp"
 #include "switch_hook.hpp"
+#include "yellow_zone_keeper.hpp"
 
 namespace culm::runtime {
 
@@ -182,6 +183,9 @@ inline Fiber& Scheduler::next_runnable(Fiber& self) noexcept {
 
 // Switches: control leaves `from` here and comes back when something switches to it.
 [[gnu::always_inline]] inline void Scheduler::swap(Fiber& from, Fiber& to, bool from_ends) noexcept {
+    const bool near_limit = YellowZoneKeeper::must_see_leaving(from, __builtin_frame_address(0));
+    if (near_limit) [[unlikely]]
+        YellowZoneKeeper::leaves(from);
     if (to.has_reservation_) [[unlikely]]
         give_stack(to);
     if (detail::installed_hook.on_switch) detail::installed_hook.on_switch(from, to);
@@ -200,6 +204,8 @@ inline Fiber& Scheduler::next_runnable(Fiber& self) noexcept {
     switch_context(from.context_, to.context_, from_ends);
     if (finished_) [[unlikely]]
         bury_finished();
+    if (near_limit) [[unlikely]]
+        YellowZoneKeeper::returns(from);
 }
 
 // False: `self` was the next runnable itself and nothing was switched.
@@ -215,6 +221,7 @@ void Scheduler::give_stack(Fiber& fiber) noexcept {
     const Stack stack = parts_->stacks->take(fiber.stack_class_);
     fiber.has_reservation_ = false;
     fiber.stack_base_ = stack.base;
+    YellowZoneKeeper::takes(fiber);
     std::byte* base = fiber.host_area();
     prepare_context(fiber.context_, base, stack.limit(), &Scheduler::run_body, &fiber);
     if (detail::installed_hook.on_stack) detail::installed_hook.on_stack(fiber);
@@ -247,6 +254,7 @@ void Scheduler::bury_finished() noexcept {
     finished_ = nullptr;
     retire_context(fiber.context_);
     const Stack stack = fiber.stack();
+    YellowZoneKeeper::gives_back(fiber);
     fiber.stack_base_ = nullptr;
     parts_->stacks->put(stack, nullptr);
     fiber.release();

@@ -13,6 +13,7 @@
 #include "scheduler_parts.hpp"
 #include "scheduler_registry.hpp"
 #include "switch_hook.hpp"
+#include "yellow_zone_keeper.hpp"
 
 namespace culm::runtime {
 
@@ -57,6 +58,12 @@ std::size_t describe_stack_owner(const Stack& stack, char* buffer, std::size_t b
     return append(buffer, used, buffer_bytes, "'", 1);
 }
 
+void trace_stack_owner(const Stack& stack) {
+    const Fiber* fiber = Scheduler::fiber_of_stack(stack);
+    if (!fiber || fiber != &Scheduler::current()->running()) return;
+    if (detail::installed_hook.trace) detail::installed_hook.trace(*fiber);
+}
+
 constexpr Error kNoMemory{ENOMEM, "make a scheduler", "raise the memory limit of the process"};
 
 }  // namespace
@@ -71,7 +78,10 @@ Result<Scheduler*> Scheduler::ensure() noexcept {
 
 Result<Scheduler*> Scheduler::create(SchedulerOptions options) noexcept {
     if (current_) return Error{EEXIST, "make a scheduler", "close_current() first: a thread has one scheduler"};
-    if (auto installed = install_overflow_handler(&describe_stack_owner); !installed) return installed.error();
+    if (auto installed =
+            install_overflow_handler({&describe_stack_owner, &YellowZoneKeeper::may_open, &trace_stack_owner});
+        !installed)
+        return installed.error();
     std::unique_ptr<Scheduler> scheduler(new (std::nothrow) Scheduler());
     if (!scheduler) return kNoMemory;
     if (auto opened = scheduler->open(std::move(options)); !opened) return opened.error();

@@ -15,6 +15,7 @@
 
 #include "culm/runtime/fiber.hpp"
 #include "culm/runtime/scheduler.hpp"
+#include "culm/runtime/yellow_zone.hpp"
 #include "home.hpp"
 #include "loading.hpp"
 #include "switch_hook.hpp"
@@ -35,6 +36,7 @@ inline Scheduler* gate() noexcept {
     Scheduler* scheduler = Scheduler::current();
     if (scheduler == nullptr || in_switch_hook || scheduler->at_work()) return nullptr;
     Fiber& self = scheduler->running();
+    settle_overflow(self);
     const auto may_park = detail::installed_hook.may_park;
     const Consent consent = may_park ? may_park(self) : Consent::kUnlessMutexHeld;
     if (consent == Consent::kYes || (consent == Consent::kUnlessMutexHeld && self.held_mutexes == 0)) return scheduler;

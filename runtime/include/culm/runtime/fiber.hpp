@@ -57,6 +57,14 @@ enum class WaitKind : std::uint8_t {
     kQueue,  // any other wait queue
 };
 
+// The yellow zone of a running fiber's stack (overflow.hpp).
+enum class YellowState : std::uint8_t {
+    kClosed,
+    kHalfOpen,  // the stack has overflown: the upper half is open
+    kOpen,      // the whole zone is
+    kLent,      // the whole zone is, for a switch near the limit; nothing has overflown
+};
+
 class Fiber {
 public:
     // Runs on the fiber's stack; when it returns the fiber is finished. Must not let an exception out.
@@ -111,6 +119,7 @@ public:
     void retain() noexcept { references_.fetch_add(1, std::memory_order_relaxed); }
     void release() noexcept;
 
+    YellowState yellow_state() const noexcept { return yellow_; }
     bool cancel_requested() const noexcept { return cancel_requested_; }
 
     Fiber(const Fiber&) = delete;
@@ -122,6 +131,7 @@ private:
     friend class TimerQueue;
     friend class FiberSlab;
     friend class RunQueue;
+    friend struct YellowZoneKeeper;
     friend struct FiberProbe;  // tests: reaches move_to
     Fiber() = default;
     ~Fiber() = default;
@@ -138,8 +148,9 @@ private:
     bool cancel_requested_ = false;
     bool has_reservation_ = false;  // a stack is promised and not taken yet: the fiber never ran
     bool is_main_ : 1 = false;
-    bool trimmed_ : 1 = false;           // has not run since its stack was last looked at by trim()
-    void* caught_exceptions_ = nullptr;  // __cxa_eh_globals of this fiber
+    YellowState yellow_ : 2 = YellowState::kClosed;  // written by the fault handler, on the fiber's own thread
+    bool trimmed_ : 1 = false;                       // has not run since its stack was last looked at by trim()
+    void* caught_exceptions_ = nullptr;              // __cxa_eh_globals of this fiber
     std::uint32_t uncaught_exceptions_ = 0;
     std::int32_t errno_ = 0;
     ListLink queue_link_;  // run queue or one wait queue

@@ -49,6 +49,21 @@ struct SwitchHook {
     // Called after poll() was interrupted: must the main fiber of this thread look at signals?
     bool (*signal_pending)(Scheduler& scheduler) = nullptr;
 
+    // --- running out of stack (yellow_zone.hpp). Without `overflown` a yellow zone is as good as a guard.
+    // In the fault handler, so async-signal-safe: the running fiber has used up its stack and gets the upper half of
+    // the yellow zone, or (`last`) the rest of it, to come to an end in. False: nothing can be done for it.
+    bool (*overflown)(Fiber& self, bool last) = nullptr;
+    // What `overflown` started has not reached the fiber's code yet: its zone has to stay open.
+    bool (*overflow_pending)(Fiber& self) = nullptr;
+    // The fiber is being left in that state: what is pending goes with it; and comes back with it. Same rules as
+    // on_switch.
+    void (*overflow_leaves)(Fiber& self) = nullptr;
+    void (*overflow_returns)(Fiber& self) = nullptr;
+    // The zone has been closed again.
+    void (*overflow_ended)(Fiber& self) = nullptr;
+    // The process is about to die of it: writes the fiber's frames in that language to stderr. Async-signal-safe.
+    void (*trace)(const Fiber& fiber) = nullptr;
+
     // Writes a description of the fiber for a report. Async-signal-safe. Returns the length.
     std::size_t (*describe)(const Fiber& fiber, char* buffer, std::size_t buffer_bytes) = nullptr;
 };
