@@ -116,6 +116,7 @@ void run_body(Fiber& fiber, void*) {
     PyFiber* self = host_of(fiber);
     flush_drops(host);
     PyObject* result = run_function(self);
+    interpreter::overflow_given_up(host.record, saved_state(host, fiber));
     raise_what_is_pending(host, self, result);
     if (host.forking == self) end_forked_child(result);
     record_outcome(self, result);

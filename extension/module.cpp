@@ -7,6 +7,7 @@
 #include "fork.hpp"
 #include "interposition.hpp"
 #include "lowlevel.hpp"
+#include "overflow.hpp"
 #include "scheduling.hpp"
 #include "switch_hooks.hpp"
 #include "thread_host.hpp"
@@ -104,7 +105,8 @@ int execute(PyObject* module) {
         return -1;
     }
     if (!interpreter::initialize()) return -1;
-    if (!add_exceptions(module) || !ready_fiber_type(module) || !ready_stack_use_type(module)) return -1;
+    if (!add_exceptions(module) || !add_stack_overflow(module)) return -1;
+    if (!ready_fiber_type(module) || !ready_stack_use_type(module)) return -1;
     install_switch_hooks();
     return register_fork_hooks(module) && register_shut_down(module) ? 0 : -1;
 }

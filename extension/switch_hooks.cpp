@@ -10,6 +10,7 @@
 #include "deadline.hpp"
 #include "errors.hpp"
 #include "fiber_type.hpp"
+#include "overflow.hpp"
 
 namespace culm::extension {
 
@@ -179,6 +180,7 @@ void install_switch_hooks() noexcept {
     hook.cancelled_in_lock = cancelled_in_lock;
     hook.signal_pending = signal_pending;
     hook.describe = describe;
+    set_overflow_hooks(hook);
     runtime::set_switch_hook(hook);
 }
 

@@ -123,6 +123,7 @@ void finish_running(ThreadRecord& thread, SavedState& state) {
     assert(tstate->exc_info == &words.exc_item);
     assert(tstate->cframe == &words.first_cframe);
     set_pending_raise(tstate, words.pending_raise, nullptr);
+    forget_overflow(tstate, words.overflow_raise);
     for (int round = 0; round < kClearRoundsMax; ++round) {
         if (!clear_running_common(tstate)) break;
     }

@@ -144,6 +144,7 @@ void finish_running(ThreadRecord& thread, SavedState& state) {
     assert(tstate->exc_info == &words.exc_item);
     assert(tstate->current_frame == nullptr);
     set_pending_raise(tstate, words.pending_raise, nullptr);
+    forget_overflow(tstate, words.overflow_raise);
     for (int round = 0; round < kClearRoundsMax; ++round) {
         bool cleared = clear_running_common(tstate);
         cleared |= clear_slot(running_loop(tstate));

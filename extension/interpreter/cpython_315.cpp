@@ -107,6 +107,8 @@ void prepare(SavedState& state, const ThreadRecord& thread, void* chunk, std::si
     words.tracing.event = -1;
     words.stack_protection = stack_protection_for(c_stack_limit, c_stack_base);
     words.defers_deallocation = static_cast<std::size_t>(c_stack_base - c_stack_limit) < deallocation_needs_bytes();
+    words.overflow_raise.is_watched =
+        words.stack_protection.hard_limit < reinterpret_cast<std::uintptr_t>(c_stack_limit);
 }
 
 void prepare_main(SavedState& state, const ThreadRecord& thread) noexcept {
@@ -136,6 +138,7 @@ void finish_running(ThreadRecord& thread, SavedState& state) {
     assert(tstate->exc_info == &words.exc_item);
     assert(tstate->current_frame == tstate->base_frame);
     set_pending_raise(tstate, words.pending_raise, nullptr);
+    forget_overflow(tstate, words.overflow_raise);
     for (int round = 0; round < kClearRoundsMax; ++round) {
         bool cleared = clear_running_common(tstate);
         cleared |= clear_slot(shifted->asyncio_running_loop);

@@ -87,6 +87,24 @@ void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) no
 // Withdraws what raise_soon() has not delivered yet and returns it, a class to raise (new reference), or null.
 PyObject* withdraw_raise_soon(ThreadRecord& thread, SavedState& state) noexcept;
 
+// --- running out of stack (overflow_raise.hpp)
+// ------------------------------------------------------------------------ The exception class to be raised then: a
+// class whose construction without arguments calls overflow_delivered(). Kept for good.
+void set_overflow_exception(PyObject* exception_class) noexcept;
+// In the fault handler, so async-signal-safe, with the GIL or without: the running fiber has used up its stack and goes
+// on in the yellow zone, in its upper half or (`last`) in the rest.
+void overflow_soon(ThreadRecord& thread, SavedState& state, bool last) noexcept;
+// The evaluation loop is constructing the exception that overflow_soon() has asked for. False: it was not asked for.
+bool overflow_delivered(ThreadRecord& thread, SavedState& state) noexcept;
+bool overflow_pending(const ThreadRecord& thread, SavedState& state) noexcept;
+// What is pending is taken along when the fiber is left, and put back when it continues.
+void overflow_leaves(ThreadRecord& thread, SavedState& state) noexcept;
+void overflow_returns(ThreadRecord& thread, SavedState& state) noexcept;
+// The fiber's function has returned: it is raised no more.
+void overflow_given_up(ThreadRecord& thread, SavedState& state) noexcept;
+// The stack has shrunk.
+void overflow_ended(ThreadRecord& thread, SavedState& state) noexcept;
+
 // The calling thread, whose record this is, holds the GIL with the thread state that its fibers share. About 1 ns.
 bool is_attached(const ThreadRecord& thread) noexcept;
 // It holds the GIL with another thread state: that of a sub-interpreter.

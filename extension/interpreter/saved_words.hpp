@@ -15,6 +15,7 @@
 
 #include "interpreter/data_stack.hpp"
 #include "interpreter/interpreter.hpp"
+#include "interpreter/overflow_raise.hpp"
 #include "interpreter/pending_raise.hpp"
 
 namespace culm::interpreter {
@@ -49,6 +50,7 @@ struct CommonWords {
     int recursion_depth = 0;  // limit - remaining, so that sys.setrecursionlimit holds for suspended fibers too
     unsigned long identity = 0;
     PendingRaise pending_raise;
+    OverflowRaise overflow_raise;
     _PyErr_StackItem exc_item{};  // bottom of the chain that exc_info starts; the main flow uses the thread's own
     _PyStackChunk* root_chunk = nullptr;  // in the fiber's stack; null for the main flow
 };

@@ -1,0 +1,138 @@
+// Arming and withdrawing the exception of a stack that has overflown. See overflow_raise.hpp.
+//
+// Invariant: arm_overflow allocates nothing, counts no reference and takes no lock.
+#include "interpreter/overflow_raise.hpp"
+
+#include <cassert>
+
+#include "interpreter/saved_words.hpp"
+
+namespace culm::interpreter {
+
+namespace {
+
+void put_in(PyThreadState* tstate, OverflowRaise& raise) noexcept {
+    PyObject* before = __atomic_exchange_n(&tstate->async_exc, overflow_class, __ATOMIC_SEQ_CST);
+    if (before != overflow_class) raise.aside = before;
+    request_raise(tstate);
+}
+
+// Undone unless it has been delivered in the meantime.
+void take_out(PyThreadState* tstate, OverflowRaise& raise) noexcept {
+    PyObject* expected = overflow_class;
+    PyObject* aside = raise.aside;
+    if (!__atomic_compare_exchange_n(&tstate->async_exc, &expected, aside, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+        return;
+    }
+    raise.aside = nullptr;
+    if (aside == nullptr) forget_raise_request(tstate);
+}
+
+}  // namespace
+
+void arm_overflow(PyThreadState* tstate, OverflowRaise& raise, bool last) noexcept {
+    if (raise.is_watched) return;  // one exception, not two
+    int* left = last ? c_recursion_left(tstate) : nullptr;
+    if (left == nullptr) {
+        raise.wanted = true;
+        return put_in(tstate, raise);
+    }
+    // Again one, not two: the counter's comes first.
+    if (raise.wanted) take_out(tstate, raise);
+    raise.wanted = false;
+    if (*left <= 0) return;
+    raise.units_taken += *left;
+    *left = 0;
+}
+
+bool deliver_overflow(PyThreadState* tstate, OverflowRaise& raise) noexcept {
+    if (!raise.wanted || raise.carried || overflow_is_armed(tstate)) return false;
+    raise.wanted = false;
+    Py_INCREF(overflow_class);  // replaces the reference that the evaluation loop is about to drop
+    PyObject* aside = raise.aside;
+    raise.aside = nullptr;
+    if (aside == nullptr) return true;
+    PyObject* none = nullptr;
+    if (__atomic_compare_exchange_n(&tstate->async_exc, &none, aside, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+        request_raise(tstate);
+    } else {
+        Py_DECREF(aside);  // somebody has asked for another one since
+    }
+    return true;
+}
+
+void carry_overflow(PyThreadState* tstate, OverflowRaise& raise) noexcept {
+    if (!overflow_is_pending(tstate, raise)) return;
+    assert(!raise.carried);
+    take_out(tstate, raise);
+    raise.carried = true;
+}
+
+void return_overflow(PyThreadState* tstate, OverflowRaise& raise) noexcept {
+    if (!raise.carried) return;
+    raise.carried = false;
+    put_in(tstate, raise);
+}
+
+void forget_overflow(PyThreadState* tstate, OverflowRaise& raise) noexcept {
+    end_overflow(tstate, raise);
+    if (!overflow_is_pending(tstate, raise)) return;  // delivered, but perhaps not constructed yet
+    if (!raise.carried) take_out(tstate, raise);
+    raise.wanted = false;
+    raise.carried = false;
+}
+
+void end_overflow(PyThreadState* tstate, OverflowRaise& raise) noexcept {
+    int* left = c_recursion_left(tstate);
+    if (left == nullptr) return;
+    *left += raise.units_taken;
+    raise.units_taken = 0;
+}
+
+// --- interpreter.hpp
+// --------------------------------------------------------------------------------------------------
+
+namespace {
+
+// More than can be delivered without being constructed: only 3.11 drops an exception that was never constructed.
+constexpr Py_ssize_t kSpareReferences = Py_ssize_t{1} << 24;
+
+OverflowRaise& raise_of(SavedState& state) noexcept { return words_of<CommonWords>(state).overflow_raise; }
+
+}  // namespace
+
+void set_overflow_exception(PyObject* exception_class) noexcept {
+    assert(overflow_class == nullptr);
+    Py_SET_REFCNT(exception_class, Py_REFCNT(exception_class) + kSpareReferences);
+    overflow_class = exception_class;
+}
+
+void overflow_soon(ThreadRecord& thread, SavedState& state, bool last) noexcept {
+    arm_overflow(thread.tstate, raise_of(state), last);
+}
+
+bool overflow_delivered(ThreadRecord& thread, SavedState& state) noexcept {
+    if (!deliver_overflow(thread.tstate, raise_of(state))) return false;
+    resume_pending_raise(thread.tstate, words_of<CommonWords>(state).pending_raise);
+    return true;
+}
+
+bool overflow_pending(const ThreadRecord& thread, SavedState& state) noexcept {
+    return overflow_is_pending(thread.tstate, raise_of(state));
+}
+
+void overflow_leaves(ThreadRecord& thread, SavedState& state) noexcept {
+    carry_overflow(thread.tstate, raise_of(state));
+}
+
+void overflow_returns(ThreadRecord& thread, SavedState& state) noexcept {
+    return_overflow(thread.tstate, raise_of(state));
+}
+
+void overflow_ended(ThreadRecord& thread, SavedState& state) noexcept { end_overflow(thread.tstate, raise_of(state)); }
+
+void overflow_given_up(ThreadRecord& thread, SavedState& state) noexcept {
+    forget_overflow(thread.tstate, raise_of(state));
+}
+
+}  // namespace culm::interpreter

@@ -1,0 +1,148 @@
+// culm.StackOverflowError: the RecursionError of a fiber that has run into its yellow zone.
+//
+// The fault handler arms the bare class; the evaluation loop constructs it, which is when the message is made. From
+// then on the zone is to be closed as soon as the stack has shrunk: when the exception goes, which is usually soon
+// after it was caught; at a pending call, which the evaluation loop makes while the stack is being unwound, for
+// exceptions that are kept; and wherever the runtime looks. Invariant: what the fault handler calls touches no
+// reference count and runs no Python.
+#include "overflow.hpp"
+
+#include "culm/runtime/yellow_zone.hpp"
+#include "fiber_type.hpp"
+
+namespace culm::extension {
+
+using runtime::Fiber;
+
+namespace {
+
+PyTypeObject* base_type = nullptr;  // RecursionError
+
+// --- in the fault handler
+// ---------------------------------------------------------------------------------------------
+
+bool overflown(Fiber& fiber, bool last) {
+    ThreadHost* host = thread_host;
+    if (host == nullptr || fiber.is_main()) return false;
+    interpreter::overflow_soon(host->record, saved_state(*host, fiber), last);
+    return true;
+}
+
+// --- at a switch
+// --------------------------------------------------------------------------------------------------------
+
+bool pending(Fiber& fiber) {
+    ThreadHost& host = *thread_host;
+    return interpreter::overflow_pending(host.record, saved_state(host, fiber));
+}
+
+void leaves(Fiber& fiber) {
+    ThreadHost& host = *thread_host;
+    interpreter::overflow_leaves(host.record, saved_state(host, fiber));
+}
+
+void returns(Fiber& fiber) {
+    ThreadHost& host = *thread_host;
+    interpreter::overflow_returns(host.record, saved_state(host, fiber));
+}
+
+void ended(Fiber& fiber) {
+    ThreadHost& host = *thread_host;
+    interpreter::overflow_ended(host.record, saved_state(host, fiber));
+}
+
+// --- the exception
+// ------------------------------------------------------------------------------------------------------
+
+// Pending calls that found the stack not shrunk yet, since the last delivery.
+constexpr int kLooksMax = 10'000;
+thread_local int looks_left = 0;
+
+// A pending call, made by the evaluation loop of whichever thread comes first: on another one it has nothing to do.
+int look_again(void*) {
+    ThreadHost* host = thread_host;
+    if (host == nullptr) return 0;
+    Fiber& fiber = host->scheduler->running();
+    runtime::settle_overflow(fiber);
+    if (!runtime::has_overflown(fiber) || --looks_left <= 0) return 0;
+    (void)interpreter::call_soon(host->record, look_again, nullptr);
+    return 0;
+}
+
+PyObject* message_for(PyFiber* self) {
+    PyObject* label = fiber_label(self);
+    if (label == nullptr) return nullptr;
+    const std::size_t limit_bytes = stack_limit_bytes(self->fiber->stack_class());
+    PyObject* message = PyUnicode_FromFormat(
+        "fiber %U ran out of stack: limit %zu bytes; spawn it with a larger stack_limit=, or recurse less", label,
+        limit_bytes);
+    Py_DECREF(label);
+    return message;
+}
+
+// Without arguments, in a fiber that has just overflown: the exception of that overflow. Else like any other.
+PyObject* construct(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
+    ThreadHost* host = thread_host;
+    const bool is_bare = PyTuple_GET_SIZE(arguments) == 0 && keywords == nullptr;
+    PyFiber* self = is_bare && host != nullptr ? running_fiber(*host) : nullptr;
+    if (self == nullptr || !interpreter::overflow_delivered(host->record, saved_state(*host, *self->fiber))) {
+        return base_type->tp_new(type, arguments, keywords);
+    }
+    looks_left = kLooksMax;
+    (void)interpreter::call_soon(host->record, look_again, nullptr);
+    PyObject* message = message_for(self);
+    PyObject* with_message = message == nullptr ? nullptr : PyTuple_Pack(1, message);
+    Py_XDECREF(message);
+    if (with_message == nullptr) return nullptr;
+    PyObject* made = base_type->tp_new(type, with_message, nullptr);
+    Py_DECREF(with_message);
+    return made;
+}
+
+// The message that construct() has set must not be replaced by the arguments that there were none of.
+int initialize(PyObject* self, PyObject* arguments, PyObject* keywords) {
+    if (PyTuple_GET_SIZE(arguments) == 0 && keywords == nullptr) return 0;
+    return base_type->tp_init(self, arguments, keywords);
+}
+
+void deallocate(PyObject* self) {
+    PyTypeObject* type = Py_TYPE(self);
+    base_type->tp_dealloc(self);
+    Py_DECREF(type);
+    if (thread_host != nullptr) runtime::settle_overflow(thread_host->scheduler->running());
+}
+
+constexpr const char* kDocumentation =
+    "Raised in a fiber that has used up its stack, at the next check of the evaluation loop.\n\n"
+    "A RecursionError. The fiber may go on: its stack is whole again once the exception has been handled.";
+
+PyType_Slot slots[] = {{Py_tp_new, reinterpret_cast<void*>(construct)},
+                       {Py_tp_init, reinterpret_cast<void*>(initialize)},
+                       {Py_tp_dealloc, reinterpret_cast<void*>(deallocate)},
+                       {Py_tp_doc, const_cast<char*>(kDocumentation)},
+                       {0, nullptr}};
+PyType_Spec spec = {.name = "culm.StackOverflowError",
+                    .basicsize = 0,  // the base's
+                    .itemsize = 0,
+                    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+                    .slots = slots};
+
+}  // namespace
+
+bool add_stack_overflow(PyObject* module) {
+    base_type = reinterpret_cast<PyTypeObject*>(PyExc_RecursionError);
+    PyObject* type = PyType_FromSpecWithBases(&spec, PyExc_RecursionError);
+    if (type == nullptr) return false;
+    interpreter::set_overflow_exception(type);
+    return PyModule_AddObjectRef(module, "StackOverflowError", type) == 0;  // this reference is kept, too
+}
+
+void set_overflow_hooks(runtime::SwitchHook& hook) noexcept {
+    hook.overflown = overflown;
+    hook.overflow_pending = pending;
+    hook.overflow_leaves = leaves;
+    hook.overflow_returns = returns;
+    hook.overflow_ended = ended;
+}
+
+}  // namespace culm::extension
