@@ -1,8 +1,8 @@
 """A fiber that uses up its stack gets a RecursionError that says so, can go on, and hurts nobody else.
 
-The interpreter's own counters would stop most recursion before the stack is used up. They are raised out of the way, and
-C code that they do not see is called through ctypes. Kinds that the interpreter notices itself from 3.14 on end in its
-own RecursionError.
+The interpreter's own counters would stop most recursion before the stack is used up. They are raised out of the way,
+and C code that they do not see is called through ctypes. Kinds that the interpreter notices itself from 3.14 on end in
+its own RecursionError.
 """
 
 import ctypes
