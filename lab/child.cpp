@@ -1,6 +1,7 @@
 // Children: fork, a pipe for their numbers, and how they ended.
 #include "child.hpp"
 
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,6 +31,8 @@ ChildEnd run_in_child(const std::function<int(const Tell&)>& body) {
     }
     if (child == 0) {
         close(ends[0]);
+        // Whoever ends this program by a signal ends what it started.
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         alarm(kSecondsMax);
         // A fault is what the parent wants to hear of, not a report of it.
         std::signal(SIGBUS, SIG_DFL);
