@@ -37,7 +37,7 @@ $(BIN)/.tools: tools/bootstrap
 # Without build isolation the build tools keep their path, and a rebuild compiles only what changed.
 $(BIN)/.installed: $(BIN)/.tools $(SOURCES)
 	@echo "culm: building and installing into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --no-build-isolation '.[cli,test]'
+	@$(BIN)/python -m pip install --quiet --no-build-isolation '.[cli,lab,test]'
 	@touch $@
 
 $(BIN)/.linters: $(BIN)/.tools pyproject.toml

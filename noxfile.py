@@ -33,7 +33,7 @@ def extra(session: nox.Session, name: str) -> list[str]:
 def tests(session: nox.Session) -> None:
     """Build, install, and run the Python suite; arguments go to pytest."""
     session.install("--quiet", *build_tools())
-    session.install("--quiet", "--no-build-isolation", ".[cli,test]")
+    session.install("--quiet", "--no-build-isolation", ".[cli,lab,test]")
     session.run("tools/interpreter-tests", "python", "-q", external=True)
     # pytest cannot end a test that hangs inside C; SIGABRT makes it print where every thread is.
     limit = ["timeout", "--signal=ABRT", "--kill-after=30", "1200"]
@@ -58,7 +58,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Strict types over the package."""
-    session.install("--quiet", *extra(session, "lint"), *extra(session, "cli"))
+    session.install("--quiet", *extra(session, "lint"), *extra(session, "lab"))
     session.run("mypy")
 
 

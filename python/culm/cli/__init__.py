@@ -1,4 +1,4 @@
-"""The command `culm`: run, demo, doctor.
+"""The command `culm`: run, demo, doctor, lab.
 
 The commands are written with click and rich, which `pip install culm` leaves out: a library should not bring them
 along. Without them `main` says how to get them.
@@ -16,9 +16,10 @@ def main() -> int:
     """Run the command line in `sys.argv` and return the exit status."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
+        extra = "lab" if sys.argv[1:2] == ["lab"] else "cli"
         print(
             f"culm: the command line needs {' and '.join(missing)}, which this installation left out.\n"
-            "      Install it with:  pip install 'culm[cli]'",
+            f"      Install it with:  pip install 'culm[{extra}]'",
             file=sys.stderr,
         )
         return 2

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import click
 
@@ -81,3 +82,38 @@ def doctor(as_json: bool) -> Action:
         return 0
 
     return report
+
+
+@culm.command()
+@click.option("--full", "plan", flag_value="full", help="More sizes and larger counts; takes several minutes.")
+@click.option("--quick", "plan", flag_value="quick", hidden=True, help="Small counts, for tests.")
+@click.option("--only", metavar="EXPERIMENT/STRATEGY", help="Only these; either part may stand alone.")
+@click.option("--json", "json_file", metavar="FILE", help="Write everything as JSON; - is the standard output.")
+@click.option(
+    "--report", metavar="DIR", type=click.Path(path_type=Path), help="Write the report: index.html, lab.json."
+)
+@click.option(
+    "--from",
+    "recorded",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Show the JSON of an earlier run again, from this machine or another.",
+)
+def lab(
+    plan: str | None, only: str | None, json_file: str | None, report: Path | None, recorded: Path | None
+) -> Action:
+    """Measure every way to allocate a stack on this machine, and say what the figures mean.
+
+    Takes less than two minutes. Each experiment runs in a process of its own, because some are meant to crash.
+    """
+    from culm.lab import Request, missing_libraries, run_lab
+
+    if missing := missing_libraries():
+        raise click.ClickException(
+            f"the lab needs {' and '.join(missing)}, which this installation left out.\n"
+            "Install it with:  pip install 'culm[lab]'"
+        )
+    if recorded is not None and (plan is not None or only is not None):
+        raise click.UsageError("--from shows an earlier run; --full and --only belong to a new one.")
+    request = Request(plan or "standard", only, json_file, report, recorded)
+    return lambda: run_lab(request)

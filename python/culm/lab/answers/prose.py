@@ -1,0 +1,53 @@
+"""What answers are made of: a question, a short answer, paragraphs with this machine's figures, a plot, the method.
+
+Text is plain, with `code` in backticks. Sentences are chosen by what was measured; a figure that is missing takes its
+sentence with it. Invariant: no figure in an answer is a constant of ours, except where it is marked as read, not
+measured.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from culm.lab.canvas import Plot
+from culm.lab.outcome import Outcome
+from culm.lab.table import Table
+
+__all__ = ["OWN", "Answer", "listed", "names_of", "why_no_result"]
+
+OWN = "arena"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question of the report."""
+
+    id: str
+    question: str
+    short: str
+    paragraphs: Sequence[str] = field(default_factory=tuple)
+    plot: Plot | None = None
+    table: Table | None = None
+    method: Sequence[str] = field(default_factory=tuple)
+    read_not_measured: bool = False
+
+
+def listed(words: Iterable[str], joint: str = "and") -> str:
+    """a; a and b; a, b and c."""
+    *most, last = words
+    return f"{', '.join(most)} {joint} {last}" if most else last
+
+
+def names_of(strategies: Iterable[str], joint: str = "and") -> str:
+    """Strategies as a list in a sentence, by the names that tables, plots and the command line use."""
+    return listed((f"`{each}`" for each in strategies), joint)
+
+
+def why_no_result(outcome: Outcome | None) -> str:
+    """Ends a sentence that says that something was not measured."""
+    if outcome is None:
+        return "the experiment was not part of this run"
+    if outcome.kind == "killed":
+        return f"the experiment was killed by {outcome.signal}"
+    if outcome.kind == "timed out":
+        return f"the experiment was {outcome.message}"
+    return outcome.message or outcome.kind

@@ -1,0 +1,137 @@
+"""One run of the lab: every experiment of the plan in a child, the picture of a real fiber, progress while it goes on.
+
+Invariant: the run changes no setting of the machine, and whatever ends it (an error, Ctrl-C, SIGTERM, SIGKILL) no
+child of it goes on and no file is left: what is written is written at the very end, by publish.py.
+"""
+
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from culm.cli.doctor import examine
+from culm.cli.machine import read_text
+from culm.lab.findings import Findings
+from culm.lab.outcome import Experiment, Outcome
+from culm.lab.picture import draw_fiber
+from culm.lab.plan import Plan
+from culm.lab.probe import Probe
+
+__all__ = ["Interrupted", "interruptible", "run_session"]
+
+Report = Callable[[str], None]
+
+
+class Interrupted(BaseException):
+    """A signal asked the lab to end. Derives from BaseException like KeyboardInterrupt: nobody handles it on the
+    way."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn the signals that end a program into Interrupted, once; later ones find the lab already cleaning up."""
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN  # in the background of a shell, or under nohup
+    ]
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    previous = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def run_session(
+    probe: Probe,
+    knowledge: dict[str, Any],
+    plan: Plan,
+    experiments: Sequence[Experiment],
+    *,
+    with_fiber: bool,
+    console: Console,
+) -> Findings:
+    """Run them all and return what was found. `console` gets the progress."""
+    started, clock = datetime.now().astimezone(), time.monotonic()
+    deadline = clock + plan.seconds_max
+    outcomes: list[Outcome] = []
+    with _progress(console, len(experiments) + with_fiber) as advance:
+        # First: it is short, and what the report shows largest.
+        fiber = draw_fiber() if with_fiber else {}
+        if with_fiber:
+            advance("a real fiber")
+        for experiment in experiments:
+            late = time.monotonic() >= deadline
+            outcome = _left_out(experiment, plan) if late else probe.run(experiment)
+            outcomes.append(outcome)
+            advance(f"{experiment.label}: {outcome.kind}")
+    return Findings(
+        plan=plan.name,
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - clock, 1),
+        machine=_machine(),
+        knowledge=knowledge,
+        outcomes=outcomes,
+        fiber=fiber,
+    )
+
+
+def _left_out(experiment: Experiment, plan: Plan) -> Outcome:
+    message = (
+        f"the {plan.seconds_max:g} s of a {plan.name} run were used up; --full has more time, --only runs some of them"
+    )
+    return Outcome(experiment.name, experiment.strategy, dict(experiment.options), "left out", message=message)
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[Report]:
+    """A bar on a terminal; elsewhere a line for each step."""
+    if not console.is_terminal:
+        done = 0
+
+        def print_line(what: str) -> None:
+            nonlocal done
+            done += 1
+            console.print(f"[{done}/{total}] {what}", markup=False, highlight=False, soft_wrap=True)
+
+        yield print_line
+        return
+    columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda what: progress.update(task, advance=1, description=what)
+
+
+def _machine() -> dict[str, Any]:
+    """What `culm doctor` says, and the processor. A machine that hides /proc is described by what is left."""
+    try:
+        described = examine().as_dict()
+    except (OSError, KeyError, ValueError) as error:
+        described = {"versions": {}, "kernel": {}, "limits": {}, "unknown": f"{type(error).__name__}: {error}"}
+    return {**described, "system": f"Linux {platform.release()}", "processor": _processor()}
+
+
+def _processor() -> str:
+    for line in (read_text("/proc/cpuinfo") or "").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("model name", "Model"):
+            return value.strip()
+    return platform.machine()
