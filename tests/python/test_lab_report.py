@@ -280,3 +280,24 @@ def test_json_and_back():
 def test_other_json_is_refused(document, message):
     with pytest.raises(FormatError, match=message):
         Findings.read(document)
+
+
+def test_locked_memory_and_huge_pages_are_judged_by_what_was_measured():
+    harmless = findings(
+        outcome("mlock", "arena", madv_dontneed="ok", rss_bytes=32768, rss_bytes_after_shrink=8192),
+        outcome("thp", "arena", as_built_rss_bytes_per_stack=4096.0, allowed_rss_bytes_per_stack=4096.0),
+    )
+    assert "Nothing that was noticed" in texts(harmless, "locked")
+    swollen = findings(
+        outcome("mlock", "arena", madv_dontneed="EINVAL"),
+        outcome("thp", "bare-mmap", as_built_rss_bytes_per_stack=4096.0, allowed_rss_bytes_per_stack=float(2 << 20)),
+    )
+    assert "not given back by the usual call and huge pages make" in texts(swollen, "locked")
+    assert "takes 2 MB instead of 4 KB, 512 times" in texts(swollen, "locked")
+
+
+def test_terminal_gives_the_answers_of_a_whole_run_only():
+    for run, is_whole in ((findings(*usual()), True), (findings(usual()[0]), False)):
+        console = Console(width=100, record=True, file=io.StringIO())
+        print_findings(run, console)
+        assert ("Is lazy mmap enough?" in console.export_text()) is is_whole

@@ -36,5 +36,5 @@ def duration_text(nanoseconds: float) -> str:
 
 def ratio_text(ratio: float) -> str:
     """1.04 as '1.04', 3.7 as '3.7', 41.2 as '41'."""
-    digits = 2 if ratio < 2 else 1 if ratio < 9.95 else 0
+    digits = 2 if ratio < 1.995 else 1 if ratio < 9.95 else 0
     return f"{ratio:,.{digits}f}"

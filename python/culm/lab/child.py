@@ -13,6 +13,7 @@ import select
 import signal
 import subprocess
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -44,14 +45,18 @@ def run_child(command: Sequence[str], *, seconds_max: float) -> Ended:
     # Files in memory instead of pipes: nothing to drain while the child runs, and a grandchild that keeps them open
     # holds up nobody.
     with _memory_file("stdout") as stdout, _memory_file("stderr") as stderr:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-            preexec_fn=lambda: _bind_to(lab),
-        )
+        with warnings.catch_warnings():
+            # CPython 3.12 warns of forking when there are threads. What runs in the child takes no lock of Python, and
+            # the lab itself starts no thread.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                preexec_fn=lambda: _bind_to(lab),
+            )
         timed_out = True
         try:
             timed_out = not _wait_ended(child.pid, started + seconds_max)
@@ -85,8 +90,10 @@ def _bind_to(lab: int) -> None:
         os._exit(1)  # the lab died before the promise was made
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Should memory run out, an experiment goes first, and not the lab or somebody else's program.
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-        score.write("1000")
+    with contextlib.suppress(OSError):
+        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(score, b"1000")
+        os.close(score)
 
 
 def _wait_ended(pid: int, deadline: float) -> bool:

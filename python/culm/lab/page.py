@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from culm.cli.figures import bytes_text, count_text
+from culm.cli.figures import bytes_text, count_text, duration_text
 from culm.lab.answers import all_answers
 from culm.lab.answers.summary import three_sentences
 from culm.lab.findings import Findings
@@ -40,6 +40,7 @@ def render(findings: Findings) -> str:
         answer_table=answer_table(findings),
         answers=all_answers(findings),
         tables=all_tables(findings),
+        took=duration_text(findings.seconds * 1e9),
         differences=differences(findings),
         missing=unavailable(findings),
         unusual=unusual(findings),

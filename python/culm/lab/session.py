@@ -7,7 +7,7 @@ child of it goes on and no file is left: what is written is written at the very 
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
@@ -25,8 +25,6 @@ from culm.lab.plan import Plan
 from culm.lab.probe import Probe
 
 __all__ = ["Interrupted", "interruptible", "run_session"]
-
-Report = Callable[[str], None]
 
 
 class Interrupted(BaseException):
@@ -73,16 +71,19 @@ def run_session(
     started, clock = datetime.now().astimezone(), time.monotonic()
     deadline = clock + plan.seconds_max
     outcomes: list[Outcome] = []
-    with _progress(console, len(experiments) + with_fiber) as advance:
+    with _progress(console, len(experiments) + with_fiber) as progress:
         # First: it is short, and what the report shows largest.
-        fiber = draw_fiber() if with_fiber else {}
+        fiber = {}
         if with_fiber:
-            advance("a real fiber")
+            progress.begin("a real fiber")
+            fiber = draw_fiber()
+            progress.end("a real fiber")
         for experiment in experiments:
+            progress.begin(experiment.label)
             late = time.monotonic() >= deadline
             outcome = _left_out(experiment, plan) if late else probe.run(experiment)
             outcomes.append(outcome)
-            advance(f"{experiment.label}: {outcome.kind}")
+            progress.end(f"{experiment.label}: {outcome.kind}")
     return Findings(
         plan=plan.name,
         started=started.isoformat(timespec="seconds"),
@@ -101,23 +102,46 @@ def _left_out(experiment: Experiment, plan: Plan) -> Outcome:
     return Outcome(experiment.name, experiment.strategy, dict(experiment.options), "left out", message=message)
 
 
+class _Lines:
+    """A line for each step: where the output is no terminal."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console = console
+        self._total = total
+        self._done = 0
+
+    def begin(self, what: str) -> None:
+        pass
+
+    def end(self, what: str) -> None:
+        self._done += 1
+        self._console.print(f"[{self._done}/{self._total}] {what}", markup=False, highlight=False, soft_wrap=True)
+
+
+class _Bar:
+    """A bar, and what is being done. Drawn by the steps themselves: the lab forks, and so has no threads."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=total)
+
+    def begin(self, what: str) -> None:
+        self._progress.update(self._task, description=what)
+        self._progress.refresh()
+
+    def end(self, what: str) -> None:
+        self._progress.update(self._task, advance=1)
+        self._progress.refresh()
+
+
 @contextmanager
-def _progress(console: Console, total: int) -> Iterator[Report]:
-    """A bar on a terminal; elsewhere a line for each step."""
+def _progress(console: Console, total: int) -> Iterator[_Lines | _Bar]:
     if not console.is_terminal:
-        done = 0
-
-        def print_line(what: str) -> None:
-            nonlocal done
-            done += 1
-            console.print(f"[{done}/{total}] {what}", markup=False, highlight=False, soft_wrap=True)
-
-        yield print_line
+        yield _Lines(console, total)
         return
     columns = (BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda what: progress.update(task, advance=1, description=what)
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
+        yield _Bar(progress, total)
 
 
 def _machine() -> dict[str, Any]:

@@ -23,6 +23,11 @@ class Column:
     heading: str
     is_figure: bool = True
 
+    @property
+    def is_declared(self) -> bool:
+        """Whether it holds what the strategies say of themselves; marked in the heading."""
+        return self.heading.endswith("*")
+
 
 @dataclass(frozen=True)
 class Table:
@@ -80,9 +85,17 @@ def _by_strategy(
     rows = []
     for strategy in findings.strategies:
         cells = [cell(findings, strategy) for _, cell in columns]
-        if strategy.available and any(cell.text not in _EMPTY for cell in cells):
+        says_something = any(
+            cell.text not in _EMPTY for (column, _), cell in zip(columns, cells, strict=True) if not column.is_declared
+        )
+        if strategy.available and says_something:
             rows.append([Verdict(strategy.id, "none", f"{strategy.name}: {strategy.summary}"), *cells])
-    return Table(identifier, title, about, [Column("Strategy", False), *(column for column, _ in columns)], rows)
+    headings = [Column("Strategy", False), *(column for column, _ in columns)]
+    # With --only most columns would be empty.
+    kept = [index for index in range(len(headings)) if any(row[index] != verdict.UNKNOWN for row in rows)]
+    return Table(
+        identifier, title, about, [headings[index] for index in kept], [[row[index] for index in kept] for row in rows]
+    )
 
 
 _EMPTY = (verdict.UNKNOWN.text, "does not apply")

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from culm.cli.figures import count_text
+from culm.cli.figures import count_text, duration_text
 from culm.lab.findings import Findings
 from culm.lab.table import Table, all_tables, unavailable
 from culm.lab.verdict import Tone, Verdict, differences, unusual
@@ -21,6 +21,9 @@ __all__ = ["print_findings"]
 
 _STYLES: dict[Tone, str] = {"good": "green", "bad": "bold red", "fair": "yellow", "none": ""}
 _MARKS = {"not measured": "-", "does not apply": "n/a"}
+_WITHOUT_TABLE = ("growsdown", "split")
+# With fewer than these there is no answer to most of the questions.
+_DECISIVE = {"overflow-small", "kernel-write", "growth", "ceiling", "idle", "shrink", "fork", "switch"}
 _COLUMN_GAP = 2
 
 
@@ -30,7 +33,8 @@ def print_findings(findings: Findings, console: Console) -> None:
     console.print(
         f"[bold]The lab[/] on {escape(str(machine.get('system', 'this machine')))}, "
         f"{escape(str(machine.get('processor', '')))}: {findings.plan} run, "
-        f"{count_text(len(findings.outcomes))} experiments in {findings.seconds:.0f} s",
+        f"{count_text(len(findings.outcomes))} experiment{'s' if len(findings.outcomes) != 1 else ''} "
+        f"in {duration_text(findings.seconds * 1e9)}",
         highlight=False,
     )
     console.print()
@@ -45,7 +49,42 @@ def print_findings(findings: Findings, console: Console) -> None:
         _print_table(table, console)
         if table.id == "safety":
             console.print("[dim]* as the strategy declares it; not tried here.[/]", highlight=False)
+    _print_other_figures(findings, console)
     _print_remarks(findings, console)
+    _print_answers(findings, console)
+
+
+def _print_other_figures(findings: Findings, console: Console) -> None:
+    """Of experiments that are about one strategy alone and have no table."""
+    shown = [outcome for outcome in findings.outcomes if outcome.experiment in _WITHOUT_TABLE and outcome.result]
+    if shown:
+        console.print("\n[bold]Other figures[/]")
+    for outcome in shown:
+        figures = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in outcome.result.items())
+        console.print(f"- {escape(outcome.experiment)}: {escape(figures)}", highlight=False)
+
+
+def _plain(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _print_answers(findings: Findings, console: Console) -> None:
+    """The questions of the report with their short answers, if the run was one of everything."""
+    if not {outcome.experiment for outcome in findings.outcomes} >= _DECISIVE:
+        return
+    # Only now: these bring matplotlib, which takes a second to import.
+    from culm.lab.answers import all_answers
+    from culm.lab.answers.summary import three_sentences
+
+    console.print("\n[bold]Answers[/]")
+    for answer in all_answers(findings):
+        console.print(Text(answer.question, style="bold"))
+        console.print(Padding(Text(answer.short.replace("`", "")), (0, 0, 0, 2)))
+    console.print("\n[bold]All in all[/]")
+    for sentence in three_sentences(findings):
+        console.print(Text(sentence.replace("`", "")))
 
 
 def _print_table(table: Table, console: Console) -> None:

@@ -1,5 +1,7 @@
 """Growth: lazy mmap, MAP_GROWSDOWN, split stacks."""
 
+from functools import partial
+
 from culm.cli.figures import bytes_text, count_text, duration_text, ratio_text
 from culm.lab import plots, verdict
 from culm.lab.answers.prose import OWN, Answer, listed, why_no_result
@@ -32,7 +34,7 @@ def lazy_mmap(findings: Findings) -> Answer:
         "Is lazy mmap enough?",
         short,
         paragraphs,
-        plots.growth_plot(findings),
+        partial(plots.growth_plot, findings),
         method=(
             (
                 "A stack is made with each strategy and touched page by page from the base down, in rounds that "

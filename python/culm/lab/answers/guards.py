@@ -1,5 +1,7 @@
 """Guards and mappings: what they cost, and how many there can be."""
 
+from functools import partial
+
 from culm.cli.figures import count_text, duration_text, ratio_text
 from culm.lab import plots
 from culm.lab.answers.prose import OWN, Answer, listed, names_of
@@ -42,7 +44,7 @@ def guards(findings: Findings) -> Answer:
         "What does a guard cost, and how many stacks can have one?",
         short,
         [text for text in paragraphs if text],
-        plots.create_plot(findings),
+        partial(plots.create_plot, findings),
         method=(
             (
                 "Stacks are made until something fails or the number asked for is reached; nothing of them is touched. "
@@ -146,7 +148,7 @@ def mappings(findings: Findings) -> Answer:
         "What do thousands of mappings cost?",
         short,
         [text for text in texts if text],
-        plots.ceiling_plot(findings),
+        partial(plots.ceiling_plot, findings),
         method=(
             (
                 "Mappings for each stack: lines of /proc/self/maps with many stacks, less those without. The "

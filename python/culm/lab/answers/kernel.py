@@ -1,5 +1,7 @@
 """What the kernel does to stacks: writing into them, fork, overcommit, locked memory and huge pages."""
 
+from functools import partial
+
 from culm.cli.figures import bytes_text, count_text, duration_text, ratio_text
 from culm.lab import plots, verdict
 from culm.lab.answers.prose import OWN, Answer, listed, names_of, why_no_result
@@ -128,7 +130,7 @@ def fork(findings: Findings) -> Answer:
         "What does fork cost?",
         short,
         paragraphs,
-        plots.fork_plot(findings),
+        partial(plots.fork_plot, findings),
         method=(
             (
                 "That many stacks are made and the first page of each is touched; then fork() is timed in the parent, "
@@ -182,9 +184,16 @@ def locked_and_huge(findings: Findings) -> Answer | None:
     paragraphs = [text for text in (_locked(locked), _huge(huge)) if text]
     if not paragraphs:
         return None
+    resists = any(outcome.result.get("madv_dontneed") not in (None, "ok") for outcome in locked)
+    swells = any(built and allowed > 1.5 * built for _, built, allowed, _ in _huge_figures(huge))
+    effects = [
+        *(["locked memory is not given back by the usual call"] if resists else []),
+        *(["huge pages make an idle stack many times as large"] if swells else []),
+    ]
     short = (
-        "Both work against elasticity: locked memory does not go back by the usual call, huge pages "
-        "come 2 MB at a time."
+        (f"They work against elasticity: {listed(effects)}.")
+        if effects
+        else "Nothing that was noticed on this machine."
     )
     return Answer("locked", "What do locked memory and huge pages do to stacks?", short, paragraphs)
 
@@ -206,13 +215,18 @@ def _locked(outcomes: list[Outcome]) -> str:
     return text
 
 
-def _huge(outcomes: list[Outcome]) -> str:
-    figures = [
+def _huge_figures(outcomes: list[Outcome]) -> list[tuple[str, float, float, object]]:
+    """Strategy, bytes of an idle stack as built and with huge pages allowed, the setting of the machine."""
+    return [
         (outcome.strategy, built, allowed, outcome.result.get("enabled"))
         for outcome in outcomes
         if (built := number_in(outcome.result, "as_built_rss_bytes_per_stack"))
         and (allowed := number_in(outcome.result, "allowed_rss_bytes_per_stack"))
     ]
+
+
+def _huge(outcomes: list[Outcome]) -> str:
+    figures = _huge_figures(outcomes)
     if not figures:
         return ""
     strategy, built, allowed, enabled = max(figures, key=lambda each: each[2] / each[1])

@@ -1,5 +1,6 @@
 """What a limit costs, what shrinking costs, and the picture of a real fiber."""
 
+from functools import partial
 from typing import Any
 
 from culm.cli.figures import bytes_text, count_text, duration_text, ratio_text
@@ -44,7 +45,7 @@ def limit(findings: Findings) -> Answer:
         "What does a 10 MB limit really cost?",
         short,
         paragraphs,
-        plots.idle_plot(findings),
+        partial(plots.idle_plot, findings),
         method=(
             (
                 "Many stacks are made and 1 KB of each is written. Memory is the growth of VmRSS, page tables that of "
@@ -128,7 +129,7 @@ def shrinking(findings: Findings) -> Answer:
         "What does it cost to give memory back?",
         short,
         paragraphs,
-        plots.shrink_plot(findings),
+        partial(plots.shrink_plot, findings),
         method=(
             (
                 "Stacks are grown by the same number of pages each; then what lies below their base page is discarded, "
@@ -171,7 +172,7 @@ def picture(findings: Findings) -> Answer:
         question,
         short,
         paragraphs,
-        plots.fiber_plot(findings),
+        partial(plots.fiber_plot, findings),
         method=(
             (
                 "Residency comes from PAGEMAP_SCAN or /proc/self/pagemap, through "

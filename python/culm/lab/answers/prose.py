@@ -5,7 +5,7 @@ sentence with it. Invariant: no figure in an answer is a constant of ours, excep
 measured.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from culm.lab.canvas import Plot
@@ -25,7 +25,7 @@ class Answer:
     question: str
     short: str
     paragraphs: Sequence[str] = field(default_factory=tuple)
-    plot: Plot | None = None
+    plot: Callable[[], Plot | None] | None = None  # drawn only where it can be shown
     table: Table | None = None
     method: Sequence[str] = field(default_factory=tuple)
     read_not_measured: bool = False

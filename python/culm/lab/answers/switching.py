@@ -1,5 +1,7 @@
 """The switch: by the number of live stacks and the distance between them, and by implementation."""
 
+from functools import partial
+
 from culm.cli.figures import count_text, duration_text, ratio_text
 from culm.lab import plots
 from culm.lab.answers.prose import Answer, listed
@@ -37,7 +39,7 @@ def live_stacks(findings: Findings) -> Answer:
         "Does a switch get dearer with the number of live stacks?",
         short,
         paragraphs,
-        plots.switch_plot(findings),
+        partial(plots.switch_plot, findings),
         method=(
             (
                 "That many stacks switch to one another in a fixed order, round and round; each step needs what it "
