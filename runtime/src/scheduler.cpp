@@ -35,17 +35,31 @@ constexpr Error kNoFiberMemory{ENOMEM, "make a fiber", "let fibers finish, or ra
 
 // --- fibers ---------------------------------------------------------------------------------------------------------
 
-Result<Fiber*> Scheduler::new_fiber(Fiber::Body body, void* argument, StackClass size_class) noexcept {
+Result<void> Scheduler::promise_stack(StackClass size_class, StrategyIndex strategy) noexcept {
+    if (strategy == kArenaIndex) [[likely]]
+        return parts_->stacks->reserve(size_class);
+    return parts_->strategy_stacks.reserve(strategy, size_class);
+}
+
+void Scheduler::unpromise_stack(StackClass size_class, StrategyIndex strategy) noexcept {
+    if (strategy == kArenaIndex) [[likely]]
+        return parts_->stacks->unreserve(size_class);
+    parts_->strategy_stacks.unreserve(strategy, size_class);
+}
+
+Result<Fiber*> Scheduler::new_fiber(Fiber::Body body, void* argument, StackClass size_class,
+                                    const StackStrategy* wanted) noexcept {
+    const StrategyIndex strategy = strategy_index(wanted == nullptr ? default_stack_strategy() : *wanted);
     Parts& parts = *parts_;
     if (!parts.timers.reserve(parts.fibers + parts.unstarted + 2)) return kNoFiberMemory;
     if (!parts.fd_waits.promise()) return kNoFiberMemory;
-    if (auto reserved = parts.stacks->reserve(size_class); !reserved) {
+    if (auto reserved = promise_stack(size_class, strategy); !reserved) {
         parts.fd_waits.return_promise();
         return reserved.error();
     }
     Fiber* fiber = parts.slab->allocate();
     if (!fiber) {
-        parts.stacks->unreserve(size_class);
+        unpromise_stack(size_class, strategy);
         parts.fd_waits.return_promise();
         return kNoFiberMemory;
     }
@@ -53,6 +67,7 @@ Result<Fiber*> Scheduler::new_fiber(Fiber::Body body, void* argument, StackClass
     fiber->body_ = body;
     fiber->argument_ = argument;
     fiber->stack_class_ = size_class;
+    fiber->stack_strategy_ = strategy;
     fiber->has_reservation_ = true;
     fiber->id_ = fibers_made.fetch_add(1, std::memory_order_relaxed) + 1;
     fiber->identity_ = reinterpret_cast<unsigned long>(fiber);
@@ -108,25 +123,27 @@ void Scheduler::discard(Fiber& fiber) noexcept {
     assert(fiber.scheduler_ == this);
     fiber.move_to(FiberState::kFinished);
     fiber.has_reservation_ = false;
-    return_promise_now(fiber.stack_class_);
+    return_promise_now(fiber.stack_class_, fiber.stack_strategy_);
     fiber.joiners_.notify_all();
 }
 
 // An unstarted fiber was released by its last holder, perhaps on another thread: only the owner may touch the pool.
 void Scheduler::return_promise(Fiber& fiber) noexcept {
-    if (current_ == this) return return_promise_now(fiber.stack_class_);
-    const auto size_class = static_cast<std::uintptr_t>(fiber.stack_class_);
+    if (current_ == this) return return_promise_now(fiber.stack_class_, fiber.stack_strategy_);
+    const auto what = static_cast<std::uintptr_t>(fiber.stack_class_) | std::uintptr_t{fiber.stack_strategy_} << 8;
     // Refused: the scheduler was given up in a forked child or by its thread's end, and its promises with it.
     post(
         [](Scheduler& scheduler, void* value) {
-            scheduler.return_promise_now(static_cast<StackClass>(reinterpret_cast<std::uintptr_t>(value)));
+            const auto promised = reinterpret_cast<std::uintptr_t>(value);
+            scheduler.return_promise_now(static_cast<StackClass>(promised & 0xff),
+                                         static_cast<StrategyIndex>(promised >> 8));
         },
-        reinterpret_cast<void*>(size_class));
+        reinterpret_cast<void*>(what));
 }
 
-void Scheduler::return_promise_now(StackClass size_class) noexcept {
+void Scheduler::return_promise_now(StackClass size_class, StrategyIndex strategy) noexcept {
     Parts& parts = *parts_;
-    parts.stacks->unreserve(size_class);
+    unpromise_stack(size_class, strategy);
     parts.fd_waits.return_promise();
     --parts.unstarted;
 }
@@ -142,7 +159,7 @@ void Scheduler::abandon(Fiber& fiber) noexcept {
     fiber.move_to(FiberState::kFinished);
     if (fiber.has_reservation_) {
         fiber.has_reservation_ = false;
-        parts.stacks->unreserve(fiber.stack_class_);
+        unpromise_stack(fiber.stack_class_, fiber.stack_strategy_);
     } else {
         ++parts.stacks_abandoned;
     }
@@ -218,7 +235,9 @@ bool Scheduler::suspend(Fiber& self) noexcept {
 }
 
 void Scheduler::give_stack(Fiber& fiber) noexcept {
-    const Stack stack = parts_->stacks->take(fiber.stack_class_);
+    const Stack stack = fiber.stack_strategy_ == kArenaIndex
+                            ? parts_->stacks->take(fiber.stack_class_)
+                            : parts_->strategy_stacks.take(fiber.stack_strategy_, fiber.stack_class_);
     fiber.has_reservation_ = false;
     fiber.stack_base_ = stack.base;
     YellowZoneKeeper::takes(fiber);
@@ -256,7 +275,11 @@ void Scheduler::bury_finished() noexcept {
     const Stack stack = fiber.stack();
     YellowZoneKeeper::gives_back(fiber);
     fiber.stack_base_ = nullptr;
-    parts_->stacks->put(stack, nullptr);
+    if (fiber.stack_strategy_ == kArenaIndex) [[likely]] {
+        parts_->stacks->put(stack, nullptr);
+    } else {
+        parts_->strategy_stacks.put(fiber.stack_strategy_, stack);
+    }
     fiber.release();
 }
 

@@ -154,6 +154,7 @@ void Scheduler::keep_house(std::int64_t now_ns) noexcept {
     if (parts.trim_next) return;
     parts.trim_wanted = false;
     parts.stacks->trim();
+    parts.strategy_stacks.trim();
 }
 
 std::size_t Scheduler::trim() noexcept {
@@ -162,6 +163,7 @@ std::size_t Scheduler::trim() noexcept {
     parts.trim_next = parts.all.front();
     while (parts.trim_next) trimmed += trim_slice();
     parts.stacks->trim();
+    parts.strategy_stacks.trim();
     return trimmed;
 }
 

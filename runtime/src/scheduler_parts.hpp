@@ -10,6 +10,7 @@
 #include "culm/residency.hpp"
 #include "culm/runtime/scheduler.hpp"
 #include "culm/stack_pool.hpp"
+#include "culm/strategy_pool.hpp"
 #include "fd_wait_pool.hpp"
 #include "fiber_slab.hpp"
 #include "inbox.hpp"
@@ -29,6 +30,7 @@ struct Scheduler::Parts {
     IntrusiveList<Fiber, &Fiber::all_link_> all;
     FiberSlab* slab = nullptr;
     std::unique_ptr<StackPool> stacks;
+    StrategyPool strategy_stacks;  // of fibers that asked for another strategy than the arena
     std::unique_ptr<std::array<SuspendedStack, kTrimBatch>> trim_batch;
     unsigned long thread_identity = 0;
 

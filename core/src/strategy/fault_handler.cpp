@@ -3,6 +3,8 @@
 // mprotect is not on POSIX's list of async-signal-safe functions; on Linux it is a bare system call. What the kernel
 // itself writes raises no signal: it fails with EFAULT where nothing has been opened yet. Invariant: the handler takes
 // no lock and allocates nothing.
+#include <atomic>
+
 #include "culm/fault_resolver.hpp"
 #include "culm/overflow.hpp"
 #include "strategy/faulted_slots.hpp"
@@ -27,9 +29,7 @@ constexpr StrategyTraits kTraits{
     .carries_python = true,
 };
 
-constinit StackStrategy* resolver_of = nullptr;
-
-bool resolve(void* address) { return resolver_of->commit_on_fault(address); }
+bool resolve(void* address) { return strategy::fault_handler().commit_on_fault(address); }
 
 class FaultHandler final : public StackStrategy {
 public:
@@ -55,11 +55,23 @@ public:
 
 private:
     Result<void> create_rounded(std::size_t limit_bytes, std::span<StrategyStack> stacks) noexcept override {
-        resolver_of = this;
-        if (Result<void> added = add_fault_resolver(&resolve); !added) return added;
+        if (Result<void> ready = get_ready(); !ready) return ready;
         return slots_.create(limit_bytes, stacks);
     }
 
+    // Once, and again if it was refused.
+    Result<void> get_ready() noexcept {
+        if (is_ready_.load(std::memory_order_acquire)) return {};
+        if (Result<void> added = add_fault_resolver(&resolve); !added) return added;
+        static const int hooked = os::at_fork(&FaultHandler::lock, &FaultHandler::unlock, &FaultHandler::unlock);
+        if (hooked != 0) return strategy::no_stack(hooked);
+        is_ready_.store(true, std::memory_order_release);
+        return {};
+    }
+    static void lock() noexcept { static_cast<FaultHandler&>(strategy::fault_handler()).slots_.lock(); }
+    static void unlock() noexcept { static_cast<FaultHandler&>(strategy::fault_handler()).slots_.unlock(); }
+
+    std::atomic<bool> is_ready_{false};
     strategy::FaultedSlots slots_;
 };
 

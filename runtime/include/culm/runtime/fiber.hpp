@@ -14,6 +14,7 @@
 #include "culm/runtime/intrusive_list.hpp"
 #include "culm/runtime/wait_queue.hpp"
 #include "culm/stack.hpp"
+#include "culm/strategy_pool.hpp"
 
 namespace culm::runtime {
 
@@ -95,8 +96,9 @@ public:
     // Empty before the first run, after the end, and for a main fiber.
     Stack stack() const noexcept { return Stack{stack_base_, stack_class_}; }
     StackClass stack_class() const noexcept { return stack_class_; }
-    const void* suspended_sp() const noexcept { return context_.sp; }  // meaningful while ready or parked
-    std::size_t peak_bytes() const noexcept { return peak_bytes_; }    // deepest use seen at a discard
+    StrategyIndex stack_strategy() const noexcept { return stack_strategy_; }  // kArenaIndex for a main fiber
+    const void* suspended_sp() const noexcept { return context_.sp; }          // meaningful while ready or parked
+    std::size_t peak_bytes() const noexcept { return peak_bytes_; }            // deepest use seen at a discard
     void note_peak(std::size_t bytes) noexcept {
         if (bytes > peak_bytes_) peak_bytes_ = bytes;
     }
@@ -143,7 +145,8 @@ private:
     FiberState state_ = FiberState::kNew;
     WaitKind wait_kind_ = WaitKind::kNone;
     Wake wake_ = Wake::kNotified;
-    StackClass stack_class_ = kDefaultStackClass;
+    StackClass stack_class_ : 4 = kDefaultStackClass;
+    StrategyIndex stack_strategy_ : 4 = kArenaIndex;
     bool has_permit_ = false;
     bool cancel_requested_ = false;
     bool has_reservation_ = false;  // a stack is promised and not taken yet: the fiber never ran

@@ -42,8 +42,10 @@ public:
     static Result<void> close_at_thread_end() noexcept;  // the same, but fibers that are kNew stay so for good
 
     // --- fibers -----------------------------------------------------------------------------------------------------
-    // A new fiber in state kNew, owned by the caller (release() it). ENOMEM when no stack can be promised.
-    Result<Fiber*> new_fiber(Fiber::Body body, void* argument, StackClass size_class = kDefaultStackClass) noexcept;
+    // A new fiber in state kNew, owned by the caller (release() it). ENOMEM when no stack can be promised. `strategy`
+    // must keep pointers valid (traits); null: default_stack_strategy().
+    Result<Fiber*> new_fiber(Fiber::Body body, void* argument, StackClass size_class = kDefaultStackClass,
+                             const StackStrategy* strategy = nullptr) noexcept;
     // kNew -> kReady, at the end of the run queue. The runtime holds a reference until the fiber has finished.
     void start(Fiber& fiber) noexcept;
     // A kNew fiber will not be run: gives its promise of a stack back and finishes it (joiners are woken).
@@ -154,7 +156,9 @@ private:
     void admit(Fiber& fiber) noexcept;
     void dismiss(Fiber& fiber) noexcept;
     void return_promise(Fiber& fiber) noexcept;
-    void return_promise_now(StackClass size_class) noexcept;
+    void return_promise_now(StackClass size_class, StrategyIndex strategy) noexcept;
+    Result<void> promise_stack(StackClass size_class, StrategyIndex strategy) noexcept;
+    void unpromise_stack(StackClass size_class, StrategyIndex strategy) noexcept;
 
     // scheduler_idle.cpp: what happens between fibers
     void look() noexcept;

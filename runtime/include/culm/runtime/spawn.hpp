@@ -46,6 +46,7 @@ private:
 struct SpawnOptions {
     const char* name = nullptr;
     StackClass stack_class = kDefaultStackClass;
+    const StackStrategy* strategy = nullptr;  // null: default_stack_strategy()
 };
 
 // Starts function() on a fiber of the calling thread. ENOMEM when no stack can be had.
@@ -60,7 +61,7 @@ Result<JoinHandle> try_spawn(Function&& function, const SpawnOptions& options = 
             std::unique_ptr<Body> owned(static_cast<Body*>(argument));
             (*owned)();
         },
-        body.get(), options.stack_class);
+        body.get(), options.stack_class, options.strategy);
     if (!fiber) return fiber.error();
     body.release();
     if (options.name) fiber.value()->set_name(options.name);
