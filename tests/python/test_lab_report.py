@@ -188,6 +188,14 @@ def test_committing_by_hand_is_not_called_dearer_when_it_is_not():
     assert "4.0 times what the kernel takes" not in texts(run, "lazy-mmap")
 
 
+def test_report_of_an_overflow_is_quoted_by_its_first_line():
+    report = "culm: a fiber ran out of stack.\nC frames, innermost first:\n  somewhere(+0x1803c)"
+    met = outcome("overflow-small", "arena", "killed", before="write", signal="SIGSEGV", message=report)
+    text = texts(findings(met), "guards")
+    assert "as it should be, and wrote: `culm: a fiber ran out of stack.`" in text
+    assert "somewhere" not in text
+
+
 def test_kernel_without_guard_markers_is_told():
     text = texts(findings(kernel={"guard": "mprotect"}), "guards")
     assert "no MADV_GUARD_INSTALL" in text

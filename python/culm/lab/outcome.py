@@ -138,5 +138,5 @@ def _signal_name(number: int) -> str:
 
 
 def _short(text: str) -> str:
-    text = " ".join(text.split())
+    text = "\n".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
     return text if len(text) <= _MESSAGE_LENGTH_MAX else text[: _MESSAGE_LENGTH_MAX - 1] + "…"

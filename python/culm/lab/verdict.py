@@ -208,7 +208,7 @@ def unusual(findings: Findings) -> list[str]:
     reasons: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in findings.outcomes:
         if outcome.kind in ("failed", "timed out", "left out"):
-            reasons.setdefault((outcome.kind, outcome.message), []).append(outcome)
+            reasons.setdefault((outcome.kind, " ".join(outcome.message.split())), []).append(outcome)
     sentences = []
     for (kind, message), outcomes in reasons.items():
         first = outcomes[0]

@@ -100,7 +100,7 @@ def _met(findings: Findings) -> str:
     if met is None or met.kind != "killed" or met.before is None:
         return ""
     text = f"The experiment that ran over the end of a stack of the arena was ended by {met.signal}, as it should be"
-    return text + (f", and wrote: `{met.message}`" if met.message else ".")
+    return text + (f", and wrote: `{met.message.splitlines()[0]}`" if met.message else ".")
 
 
 def _large_steps(findings: Findings) -> str:
