@@ -28,6 +28,10 @@ bool overflown(Fiber& fiber, bool last) {
     return true;
 }
 
+void trace(const Fiber&) {
+    if (thread_host != nullptr) interpreter::write_running_frames(thread_host->record);
+}
+
 // --- at a switch
 // --------------------------------------------------------------------------------------------------------
 
@@ -139,6 +143,7 @@ bool add_stack_overflow(PyObject* module) {
 
 void set_overflow_hooks(runtime::SwitchHook& hook) noexcept {
     hook.overflown = overflown;
+    hook.trace = trace;
     hook.overflow_pending = pending;
     hook.overflow_leaves = leaves;
     hook.overflow_returns = returns;

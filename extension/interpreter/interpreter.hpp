@@ -102,6 +102,8 @@ void overflow_leaves(ThreadRecord& thread, SavedState& state) noexcept;
 void overflow_returns(ThreadRecord& thread, SavedState& state) noexcept;
 // The fiber's function has returned: it is raised no more.
 void overflow_given_up(ThreadRecord& thread, SavedState& state) noexcept;
+// Writes the running fiber's Python frames to stderr. Async-signal-safe.
+void write_running_frames(const ThreadRecord& thread) noexcept;
 // The stack has shrunk.
 void overflow_ended(ThreadRecord& thread, SavedState& state) noexcept;
 

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import pickle
+import queue
 import re
 import sys
 import threading
@@ -91,10 +92,13 @@ COMPARE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 
 class Callbacks:
-    """C calls Python calls C. What a callback raises goes to sys.unraisablehook: C cannot pass it on."""
+    """C calls Python calls C. What a callback raises goes to sys.unraisablehook: C cannot pass it on.
+
+    The hook is called where the stack is used up, so it is one that needs next to none.
+    """
 
     def __init__(self, through: str) -> None:
-        self.raised: BaseException | None = None
+        self.reports: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.again = self.call if through == "call" else self.sort
         self.on_call = NOTHING(self.body)
         self.on_compare = COMPARE(lambda a, b: self.body())
@@ -107,22 +111,21 @@ class Callbacks:
         LIBC.qsort(pair, 2, 4, self.on_compare)
 
     def body(self) -> int:
-        if self.raised is None:
+        if self.reports.empty():
             self.again()
         return 0
 
-    def keep(self, report: Any) -> None:
-        self.raised = report.exc_value
-
     def run(self) -> None:
-        before, sys.unraisablehook = sys.unraisablehook, self.keep
+        before, sys.unraisablehook = sys.unraisablehook, self.reports.put
         try:
             self.again()
         finally:
             sys.unraisablehook = before
-        if self.raised is not None:
-            raise self.raised
+        if not self.reports.empty():
+            raise self.reports.get().exc_value
 
+
+EXEC = compile("KINDS['exec']()", "<exec>", "exec")
 
 KINDS: dict[str, Callable[[], Any]] = {
     "sorted": by_sorted,
@@ -138,7 +141,7 @@ KINDS: dict[str, Callable[[], Any]] = {
     "json_default": lambda: json.dumps(object(), default=lambda o: KINDS["json_default"]()),
     "json_load": lambda: json.loads("[" * 200_000),
     "pickle": lambda: pickle.dumps(nested_list(200_000)),
-    "exec": lambda: exec("KINDS['exec']()", globals()),
+    "exec": lambda: exec(EXEC, globals()),
     "callback": lambda: Callbacks("call").run(),
     "qsort": lambda: Callbacks("sort").run(),
 }
