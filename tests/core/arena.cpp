@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <cinttypes>
 #include <csignal>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <set>
 #include <string>
@@ -77,6 +79,28 @@ std::size_t mappings_that_hold(const std::vector<Stack>& stacks) {
 }
 
 }  // namespace
+
+TEST_CASE("power-of-two strides, for comparison, are whole and guarded") {
+    const auto end = run_in_child([] {
+        culm::override_stride_rule(culm::StrideRule::kPowerOfTwo);
+        for (const StackClass size_class : kClasses) {
+            Stack stacks[2];
+            if (!StackArena::of(size_class).take(stacks)) return 1;
+            const auto statistics = StackArena::of(size_class).statistics();
+            if (!std::has_single_bit(statistics.stride_bytes)) return 2;
+            if (statistics.guard_bytes + stack_limit_bytes(size_class) != statistics.stride_bytes) return 3;
+            const auto distance = stacks[0].base - stacks[1].base;
+            if (static_cast<std::size_t>(std::abs(distance)) != statistics.stride_bytes) return 4;
+            for (const Stack& stack : stacks) {
+                *stack.limit() = std::byte{1};
+                if (culm::os::kernel_can_write(stack.limit() - 1)) return 5;
+            }
+        }
+        return 0;
+    });
+    CAPTURE(end.status);
+    CHECK(end.exited_with(0));
+}
 
 TEST_CASE("limits choose the smallest class that holds them") {
     CHECK(culm::stack_class_for(1).value() == StackClass::k64K);

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 #include "culm/result.hpp"
@@ -52,6 +53,12 @@ private:
     struct All;
     State* state_ = nullptr;
 };
+
+// How far apart stacks lie. kPowerOfTwo is what an allocator that rounds up would do: for the lab and the benchmarks,
+// to show what it costs.
+enum class StrideRule : std::uint8_t { kOddPages, kPowerOfTwo };
+// Must precede the first stack of the process.
+void override_stride_rule(StrideRule rule) noexcept;
 
 // If `address` lies in the guard or the yellow zone of some stack, that stack; otherwise an empty one.
 // Async-signal-safe.

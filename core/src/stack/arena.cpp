@@ -5,6 +5,8 @@
 // tried again at half the size, down to a single slot.
 // Invariant: the free list has room for every slot ever carved, so that giving back cannot fail.
 #include <algorithm>
+#include <atomic>
+#include <bit>
 #include <cassert>
 #include <cerrno>
 #include <cstdint>
@@ -42,10 +44,12 @@ constexpr std::size_t kLargeYellowBytes = std::size_t{64} << 10;
 constexpr ChunkSizes kChunkSizes[kStackClassCount] = {
     {4096, 65536, kSmallGuardBytes, kSmallYellowBytes}, {4096, 32768, kSmallGuardBytes, kSmallYellowBytes},
     {4096, 16384, kLargeGuardBytes, kLargeYellowBytes}, {1024, 4096, kLargeGuardBytes, kLargeYellowBytes},
-    {64, 64, kLargeGuardBytes, kLargeYellowBytes},      {8, 8, kLargeGuardBytes, kLargeYellowBytes},
+    {64, 1024, kLargeGuardBytes, kLargeYellowBytes},    {8, 64, kLargeGuardBytes, kLargeYellowBytes},
 };
 
 std::size_t round_up(std::size_t bytes, std::size_t unit) noexcept { return (bytes + unit - 1) / unit * unit; }
+
+constinit std::atomic<StrideRule> stride_rule{StrideRule::kOddPages};
 
 // In whole pages, so that each half of the zone can be opened by itself.
 std::size_t yellow_bytes_for(StackClass size_class) noexcept {
@@ -53,13 +57,15 @@ std::size_t yellow_bytes_for(StackClass size_class) noexcept {
     return round_up(wanted, 2 * kernel_features().page_bytes);
 }
 
-// Limit plus yellow zone plus guard, in an odd number of pages.
+// Limit plus yellow zone plus guard, in an odd number of pages unless the rule was overridden.
 std::size_t stride_bytes_for(StackClass size_class) noexcept {
     const std::size_t page_bytes = kernel_features().page_bytes;
     const std::size_t guard_bytes =
         std::max(kChunkSizes[static_cast<std::size_t>(size_class)].guard_bytes, machine::stack_probe_bytes());
     const std::size_t closed_bytes = guard_bytes + yellow_bytes_for(size_class);
     const std::size_t pages = round_up(stack_limit_bytes(size_class) + closed_bytes, page_bytes) / page_bytes;
+    if (stride_rule.load(std::memory_order_relaxed) == StrideRule::kPowerOfTwo)
+        return std::bit_ceil(pages) * page_bytes;
     return (pages | 1) * page_bytes;
 }
 
@@ -255,6 +261,8 @@ ArenaStatistics StackArena::State::statistics() noexcept {
     result.slots_free = free.size();
     return result;
 }
+
+void override_stride_rule(StrideRule rule) noexcept { stride_rule.store(rule, std::memory_order_relaxed); }
 
 StackArena& StackArena::of(StackClass size_class) noexcept {
     return All::instance().arenas[static_cast<std::size_t>(size_class)];
