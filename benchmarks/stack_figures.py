@@ -1,0 +1,139 @@
+"""The figures of stacks, from C++: growth, pool, cold stacks, round robin. Judges what culm_stack_benchmark measures.
+
+    python benchmarks/stack_figures.py [--rounds N] [--json FILE]
+
+Builds culm_stack_benchmark (tools/cxx-benchmarks does the same) and runs it round after round; within a round both
+sides of each ratio take turns. The power-of-two strides are a process of their own, right after the ordinary one. A
+ratio is taken per round, and the median of the ratios counts. Prints "figure, measured, bound, ok/missed".
+Invariant: a ratio is only taken between figures of the same round.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = "culm_stack_benchmark"
+CLASSES = {"64 KB": 0, "256 KB": 1, "10 MB": 3}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """`measured` over `against` (nanoseconds, if there is nothing to compare with) is at most `bound`."""
+
+    name: str
+    measured: str
+    bound: float
+    against: str | None = None
+
+    def value(self, times: dict[str, float]) -> float:
+        return times[self.measured] / (times[self.against] if self.against else 1.0)
+
+
+FIGURES = [
+    Figure("growth of a fiber's stack by a page / plain first touch", "growth_fiber", 1.05, "growth_plain"),
+    Figure("stack from the pool and back, ns", "pool_hit", 40.0),
+    *(
+        Figure(
+            f"cold stack / first touch + vectored guard, {name}", f"cold_stack/{number}", 1.2, f"cold_parts/{number}"
+        )
+        for name, number in CLASSES.items()
+        if name != "256 KB"
+    ),
+    *(
+        Figure(
+            f"round robin over {count:,} fibers / power-of-two strides, {name}",
+            f"round_robin/{count}/{CLASSES[name]}",
+            0.6,
+            f"power-of-two round_robin/{count}/{CLASSES[name]}",
+        )
+        for name in ("10 MB", "256 KB")
+        for count in (1_000, 10_000)
+    ),
+]
+
+
+def build() -> Path:
+    folder = ROOT / "build" / "release"
+    if not (folder / "build.ninja").exists():
+        subprocess.run(["cmake", "--preset", "release"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    command = ["cmake", "--build", "--preset", "release", "--target", PROGRAM]
+    if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode != 0:
+        raise SystemExit(f"{PROGRAM} could not be built: it needs a C++ compiler, ninja and libbenchmark-dev")
+    return folder / "benchmarks" / PROGRAM
+
+
+def run(program: Path, *options: str) -> dict[str, float]:
+    """CPU nanoseconds per item, by benchmark; the median where one was repeated."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as out:
+        command = [str(program), *options, f"--benchmark_out={out.name}", "--benchmark_out_format=json"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        measured = json.loads(Path(out.name).read_text())["benchmarks"]
+    samples: dict[str, list[float]] = {}
+    for one in measured:
+        if one.get("run_type") == "aggregate":
+            continue
+        if one.get("error_occurred"):
+            print(f"left out: {one['name']} ({one['error_message']})", file=sys.stderr)
+            continue
+        name = one["name"].split("/iterations:")[0].split("/repeats:")[0]
+        per_item = 1e9 / one["items_per_second"] if "items_per_second" in one else one["cpu_time"]
+        samples.setdefault(name, []).append(per_item)
+    return {name: statistics.median(values) for name, values in samples.items()}
+
+
+def one_round(program: Path) -> dict[str, float]:
+    times = run(
+        program,
+        "--benchmark_filter=growth|pool|cold",
+        "--benchmark_repetitions=5",
+        "--benchmark_enable_random_interleaving=true",
+    )
+    times |= run(program, "--benchmark_filter=round_robin")
+    strided = run(program, "--stride=power-of-two", "--benchmark_filter=round_robin")
+    return times | {f"power-of-two {name}": value for name, value in strided.items()}
+
+
+def report(rounds: list[dict[str, float]]) -> list[str]:
+    lines = []
+    for figure in FIGURES:
+        values = [
+            figure.value(times) for times in rounds if {figure.measured, figure.against or ""} - {""} <= set(times)
+        ]
+        if not values:
+            lines.append(f"{figure.name}, not measured, at most {figure.bound:g}, left out")
+            continue
+        middle = statistics.median(values)
+        verdict = "ok" if middle <= figure.bound else "missed"
+        spread = f"({min(values):.3g} to {max(values):.3g})"
+        lines.append(f"{figure.name}, {middle:.3g} {spread}, at most {figure.bound:g}, {verdict}")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="keep every single measurement in this file")
+    options = parser.parse_args()
+    program = build()
+    rounds = [one_round(program) for _ in range(options.rounds)]
+    print("\n".join(report(rounds)))
+    if options.json:
+        about = {
+            "kernel": platform.release(),
+            "cpus": os.cpu_count(),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        options.json.write_text(json.dumps({"about": about, "rounds": rounds}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
