@@ -39,7 +39,7 @@ int self_pidfd() noexcept {
     const int known = own_pidfd.load(std::memory_order_acquire);
     if (known >= 0) return known;
     static const bool reopens_after_fork = os::at_fork(nullptr, nullptr, forget_pidfd) == 0;
-    if (!reopens_after_fork) return -1;
+    if (!reopens_after_fork || os::injected_error() != 0) return -1;
     const int opened = static_cast<int>(syscall(os::linux_abi::kSysPidfdOpen, getpid(), 0));
     if (opened < 0) return -1;
     int expected = -1;
