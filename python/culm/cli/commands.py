@@ -85,7 +85,7 @@ def doctor(as_json: bool) -> Action:
 
 
 @culm.command()
-@click.option("--full", "plan", flag_value="full", help="More sizes and larger counts; takes several minutes.")
+@click.option("--full", "plan", flag_value="full", help="More sizes and larger counts; takes a few minutes.")
 @click.option("--quick", "plan", flag_value="quick", hidden=True, help="Small counts, for tests.")
 @click.option("--only", metavar="EXPERIMENT/STRATEGY", help="Only these; either part may stand alone.")
 @click.option("--json", "json_file", metavar="FILE", help="Write everything as JSON; - is the standard output.")
