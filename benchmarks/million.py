@@ -31,8 +31,9 @@ import culm
 from culm import lowlevel
 
 KIB, MIB = 1024, 1024 * 1024
-# What a million may occupy, in bytes, by stack limit; and how long making them may take.
-MEMORY_MAX = {64 * KIB: 5.0e9, 256 * KIB: 5.0e9, 10 * MIB: 9.5e9}
+LIMITS = [64 * KIB, 256 * KIB, 10 * MIB]
+# What a million may occupy, by stack limit (one of several is enough); and how long making them may take.
+MEMORY_MAX_GB = {(64 * KIB, 256 * KIB): 5.0, (10 * MIB,): 9.5}
 CREATE_SECONDS_MAX = 15.0
 MILLION = 1_000_000
 MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python 3.13 names it; the value is that of every Linux here
@@ -210,24 +211,33 @@ def table(samples: dict[int, list[dict[str, float]]], count: int) -> list[str]:
 
 def verdicts(samples: dict[int, list[dict[str, float]]], count: int) -> list[str]:
     """The figures of a million, scaled to the count that was measured."""
-    lines = []
     share = count / MILLION
+    memory_gb, seconds = {}, {}
     for limit, rounds in samples.items():
-        memory_bytes = statistics.median(one["resident_bytes"] + one["page_tables_bytes"] for one in rounds)
-        seconds = statistics.median(one["create_cpu_seconds"] for one in rounds)
-        figures = [(f"create (CPU time), {limit_name(limit)}", seconds, CREATE_SECONDS_MAX * share, "s")]
-        if limit in MEMORY_MAX:
-            figures.append((f"memory, {limit_name(limit)}", memory_bytes / 1e9, MEMORY_MAX[limit] / 1e9 * share, "GB"))
-        for name, measured, bound, unit in figures:
-            verdict = "ok" if measured <= bound else "MISSED"
-            lines.append(f"{name}: measured {measured:.3f} {unit}, at most {bound:.3g} {unit}: {verdict}")
+        memory_gb[limit] = statistics.median(one["resident_bytes"] + one["page_tables_bytes"] for one in rounds) / 1e9
+        seconds[limit] = statistics.median(one["create_cpu_seconds"] for one in rounds)
+    lines = [
+        verdict(f"create (CPU time), {limit_name(limit)}", value, CREATE_SECONDS_MAX * share, "s")
+        for limit, value in seconds.items()
+    ]
+    if count < MILLION:
+        return lines  # the interpreter itself would count for too much
+    for limits, bound in MEMORY_MAX_GB.items():
+        name = " or ".join(limit_name(limit) for limit in limits)
+        measured = [memory_gb[limit] for limit in limits if limit in memory_gb]
+        if measured:
+            lines.append(verdict(f"memory, {name}", min(measured), bound * share, "GB"))
     return lines
+
+
+def verdict(name: str, measured: float, bound: float, unit: str) -> str:
+    return f"{name}, {measured:.3f} {unit}, at most {bound:.3g} {unit}, {'ok' if measured <= bound else 'missed'}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=MILLION)
-    parser.add_argument("--limits", type=int, nargs="+", default=list(MEMORY_MAX), help="stack limits in bytes")
+    parser.add_argument("--limits", type=int, nargs="+", default=LIMITS, help="stack limits in bytes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="keep every single measurement in this file")
     parser.add_argument("--child", choices=list(CHILDREN), help=argparse.SUPPRESS)
