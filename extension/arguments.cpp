@@ -1,6 +1,10 @@
 // Parses by hand what PyArg_ParseTupleAndKeywords cannot: options of ours mixed with keywords of the caller's function.
 #include "arguments.hpp"
 
+#include <cerrno>
+
+#include "errors.hpp"
+
 namespace culm::extension {
 
 bool parse_stack_limit(PyObject* value, StackClass& size_class) {
@@ -28,6 +32,34 @@ bool parse_stack_limit(PyObject* value, StackClass& size_class) {
 
 namespace {
 
+// The name of a strategy that can carry Python, or None for the default.
+bool parse_strategy(PyObject* value, const StackStrategy*& strategy) {
+    if (value == Py_None) return true;
+    if (!PyUnicode_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "strategy must be a str or None, not %.100s", Py_TYPE(value)->tp_name);
+        return false;
+    }
+    const char* id = PyUnicode_AsUTF8(value);
+    if (id == nullptr) return false;
+    const Result<StackStrategy*> found = stack_strategy(id);
+    if (!found) {
+        PyErr_Format(PyExc_ValueError, "unknown stack strategy %R: use one of %s", value, stack_strategy_ids(true));
+        return false;
+    }
+    if (!found.value()->traits().carries_python) {
+        PyErr_Format(PyExc_ValueError,
+                     "the stack strategy %R cannot safely carry Python, it is for culm lab only: use one of %s", value,
+                     stack_strategy_ids(true));
+        return false;
+    }
+    if (const char* why_not = found.value()->why_unavailable()) {
+        raise_error({ENOSYS, "use that stack strategy", why_not});
+        return false;
+    }
+    strategy = found.value();
+    return true;
+}
+
 bool take_option(PyObject* key, PyObject* value, SpawnArguments& parsed, bool& taken) {
     taken = true;
     if (PyUnicode_CompareWithASCIIString(key, "name") == 0) {
@@ -40,6 +72,7 @@ bool take_option(PyObject* key, PyObject* value, SpawnArguments& parsed, bool& t
         return true;
     }
     if (PyUnicode_CompareWithASCIIString(key, "stack_limit") == 0) return parse_stack_limit(value, parsed.size_class);
+    if (PyUnicode_CompareWithASCIIString(key, "strategy") == 0) return parse_strategy(value, parsed.strategy);
     taken = false;
     return true;
 }

@@ -1,9 +1,10 @@
-// Arguments of spawn() and Fiber(): the function, what it is called with, and the two options of our own.
+// Arguments of spawn() and Fiber(): the function, what it is called with, and the options of our own.
 #pragma once
 
 #include <Python.h>
 
 #include "culm/stack.hpp"
+#include "culm/stack_strategy.hpp"
 
 namespace culm::extension {
 
@@ -14,10 +15,11 @@ struct SpawnArguments {
     PyObject* keywords = nullptr;  // owned; null when there are none for the function
     PyObject* name = nullptr;      // borrowed; null when not given
     StackClass size_class = kDefaultStackClass;
+    const StackStrategy* strategy = nullptr;  // null: the default
 };
 
-// From a vectorcall: fn, *args, name=, stack_limit=, **kwargs. `caller` names the function in messages.
-// False with TypeError or ValueError set.
+// From a vectorcall: fn, *args, name=, stack_limit=, strategy=, **kwargs. `caller` names the function in messages.
+// False with TypeError, ValueError or OSError set.
 bool parse_spawn_arguments(const char* caller, PyObject* const* args, Py_ssize_t count, PyObject* names,
                            SpawnArguments& parsed);
 

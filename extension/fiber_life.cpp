@@ -4,6 +4,7 @@
 // recorded.
 #include <unordered_set>
 
+#include "culm/strategy_pool.hpp"
 #include "errors.hpp"
 #include "fiber_type.hpp"
 #include "fork.hpp"
@@ -158,12 +159,32 @@ bool suspended(const PyFiber* self) noexcept {
     return &fiber.scheduler().running() != &fiber;
 }
 
+namespace {
+
+// Under strict overcommit fibers get other stacks than users of culm expect: say so, once. False with an exception set,
+// where warnings are errors. Runs Python.
+bool say_once_which_default() {
+    static bool said = false;
+    if (said || strategy_index(default_stack_strategy()) == kArenaIndex) return true;
+    said = true;
+    return PyErr_WarnFormat(
+               PyExc_RuntimeWarning, 1,
+               "vm.overcommit_memory is 2, so every reserved byte of stack would be charged: fibers get "
+               "'%s' stacks, which are charged as they are used; a system call may fail with EFAULT when it "
+               "writes into such a stack where nothing has been yet, and vm.max_map_count bounds their "
+               "number; strategy='arena' is charged in full (culm doctor explains)",
+               default_stack_strategy().id()) == 0;
+}
+
+}  // namespace
+
 PyFiber* new_fiber(ThreadHost& host, PyObject* function, PyObject* const* positional, Py_ssize_t positional_count,
-                   PyObject* keywords, PyObject* name, StackClass size_class) {
+                   PyObject* keywords, PyObject* name, StackClass size_class, const StackStrategy* strategy) {
     if (host.closing) {
         PyErr_SetString(PyExc_RuntimeError, "cannot make a fiber: this thread or the interpreter is ending");
         return nullptr;
     }
+    if (strategy == nullptr && !say_once_which_default()) return nullptr;
     PyObject* arguments = nullptr;
     if (positional_count > 0) {
         arguments = PyTuple_New(positional_count);
@@ -175,7 +196,7 @@ PyFiber* new_fiber(ThreadHost& host, PyObject* function, PyObject* const* positi
         Py_XDECREF(arguments);
         return nullptr;
     }
-    auto fiber = host.scheduler->new_fiber(run_body, nullptr, size_class);
+    auto fiber = host.scheduler->new_fiber(run_body, nullptr, size_class, strategy);
     if (!fiber) {
         Py_XDECREF(arguments);
         Py_XDECREF(context);

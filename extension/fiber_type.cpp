@@ -20,7 +20,7 @@ PyObject* fiber_vectorcall(PyObject*, PyObject* const* args, size_t flags_and_co
     SpawnArguments parsed;
     if (!parse_spawn_arguments("Fiber", args, PyVectorcall_NARGS(flags_and_count), names, parsed)) return nullptr;
     PyFiber* self = new_fiber(*host, parsed.function, parsed.positional, parsed.positional_count, parsed.keywords,
-                              parsed.name, parsed.size_class);
+                              parsed.name, parsed.size_class, parsed.strategy);
     Py_XDECREF(parsed.keywords);
     return reinterpret_cast<PyObject*>(self);
 }
@@ -134,6 +134,10 @@ PyObject* get_id(PyObject* object, void*) { return PyLong_FromUnsignedLongLong(a
 
 PyObject* get_ident(PyObject* object, void*) { return PyLong_FromUnsignedLong(as_fiber(object)->fiber->identity()); }
 
+PyObject* get_strategy(PyObject* object, void*) {
+    return PyUnicode_FromString(stack_strategies()[as_fiber(object)->fiber->stack_strategy()]->id());
+}
+
 PyObject* get_is_main(PyObject* object, void*) { return PyBool_FromLong(as_fiber(object)->fiber->is_main()); }
 
 PyObject* get_state(PyObject* object, void*) {
@@ -233,6 +237,7 @@ PyGetSetDef attributes[] = {
      "What a parked fiber waits for: 'unpark', 'join', 'sleep', 'lock', 'queue' or 'fd N'; None if it is not parked.",
      nullptr},
     {"frame", get_frame, nullptr, "The innermost Python frame of the fiber, or None if it has none.", nullptr},
+    {"strategy", get_strategy, nullptr, "How its stack is allocated: the name that spawn(strategy=) takes.", nullptr},
     {"stack", fiber_stack, nullptr,
      "StackUse(limit, used, resident, peak) in bytes; used, resident and peak are 0 without a stack.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
@@ -253,10 +258,12 @@ bool ready_fiber_type(PyObject* module) {
     PyTypeObject& type = PyFiber_Type;
     type.tp_name = "culm.Fiber";
     type.tp_doc =
-        "Fiber(fn, *args, name=None, stack_limit=None, **kwargs)\n--\n\n"
+        "Fiber(fn, *args, name=None, stack_limit=None, strategy=None, **kwargs)\n--\n\n"
         "A green thread on a C stack of its own. Calling the type makes an un-started one; spawn() makes and starts "
         "it.\n\n"
         "stack_limit: bytes its stack may grow to, rounded up to a size class; None is 10 MB.\n"
+        "strategy: how its stack is allocated: 'arena', 'mmap', 'fault-handler' or 'malloc'; None is 'arena', or "
+        "'fault-handler' under strict overcommit.\n"
         "Raises TypeError, ValueError, and OSError when address space or mappings run out. Does not park.";
     type.tp_basicsize = sizeof(PyFiber);
     type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC;

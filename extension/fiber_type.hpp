@@ -56,7 +56,7 @@ bool suspended(const PyFiber* self) noexcept;
 // --------------------------------------------------------------------------------------------------- A new, un-started
 // fiber of the calling thread. Null with an exception set.
 PyFiber* new_fiber(ThreadHost& host, PyObject* function, PyObject* const* positional, Py_ssize_t positional_count,
-                   PyObject* keywords, PyObject* name, StackClass size_class);
+                   PyObject* keywords, PyObject* name, StackClass size_class, const StackStrategy* strategy);
 // The main fiber's object for a new host.
 PyFiber* new_main_fiber(ThreadHost& host);
 // Puts it into the run queue. It must be new.

@@ -23,9 +23,13 @@ PyCFunction as_method(Function* function) {
 
 PyMethodDef functions[] = {
     {"spawn", as_method(spawn), METH_FASTCALL | METH_KEYWORDS,
-     "spawn(fn, *args, name=None, stack_limit=None, **kwargs)\n--\n\n"
+     "spawn(fn, *args, name=None, stack_limit=None, strategy=None, **kwargs)\n--\n\n"
      "Starts fn(*args, **kwargs) on a new fiber of this thread and returns the Fiber. Does not park.\n\n"
      "stack_limit: bytes its stack may grow to (rounded up to a size class; None: 10 MB).\n"
+     "strategy: how the stack is allocated: 'arena' (the default), 'mmap', 'fault-handler' (a system call may fail "
+     "with "
+     "EFAULT where it writes into stack that nothing has touched), or 'malloc' (without a guard). None: 'arena', or "
+     "'fault-handler' under strict overcommit, which is said once by a RuntimeWarning.\n"
      "Raises TypeError, ValueError, and OSError when address space or mappings run out."},
     {"sleep", sleep_for, METH_O,
      "sleep($module, seconds, /)\n--\n\nParks for that many seconds; 0 lets the other runnable fibers go first.\n\n"
@@ -72,6 +76,9 @@ PyMethodDef functions[] = {
      "trim($module, /)\n--\n\nGives the memory back that parked fibers and pooled stacks do not need; returns the "
      "number "
      "of\nstacks looked at. Does not park."},
+    {"override_overcommit_mode", override_overcommit_mode, METH_O,
+     "override_overcommit_mode($module, mode, /)\n--\n\nFor tests: behave as under that vm.overcommit_memory. Must "
+     "precede the first fiber."},
     {"kernel_features", kernel_features, METH_NOARGS, "What the kernel offers for stacks, as a dict."},
     {"stack_classes", stack_classes, METH_NOARGS, "The size classes of stacks, as a list of dicts."},
     {"context_implementation", context_implementation, METH_NOARGS, "Which switch this build uses."},

@@ -17,7 +17,7 @@ PyObject* spawn(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* na
     SpawnArguments parsed;
     if (!parse_spawn_arguments("spawn", args, count, names, parsed)) return nullptr;
     PyFiber* self = new_fiber(*host, parsed.function, parsed.positional, parsed.positional_count, parsed.keywords,
-                              parsed.name, parsed.size_class);
+                              parsed.name, parsed.size_class, parsed.strategy);
     Py_XDECREF(parsed.keywords);
     if (self == nullptr) return nullptr;
     start_fiber(*host, self);

@@ -35,16 +35,16 @@ constexpr Error kNoFiberMemory{ENOMEM, "make a fiber", "let fibers finish, or ra
 
 // --- fibers ---------------------------------------------------------------------------------------------------------
 
-Result<void> Scheduler::promise_stack(StackClass size_class, StrategyIndex strategy) noexcept {
+Result<void> Scheduler::Parts::promise_stack(StackClass size_class, StrategyIndex strategy) noexcept {
     if (strategy == kArenaIndex) [[likely]]
-        return parts_->stacks->reserve(size_class);
-    return parts_->strategy_stacks.reserve(strategy, size_class);
+        return stacks->reserve(size_class);
+    return strategy_stacks.reserve(strategy, size_class);
 }
 
-void Scheduler::unpromise_stack(StackClass size_class, StrategyIndex strategy) noexcept {
+void Scheduler::Parts::unpromise_stack(StackClass size_class, StrategyIndex strategy) noexcept {
     if (strategy == kArenaIndex) [[likely]]
-        return parts_->stacks->unreserve(size_class);
-    parts_->strategy_stacks.unreserve(strategy, size_class);
+        return stacks->unreserve(size_class);
+    strategy_stacks.unreserve(strategy, size_class);
 }
 
 Result<Fiber*> Scheduler::new_fiber(Fiber::Body body, void* argument, StackClass size_class,
@@ -53,13 +53,13 @@ Result<Fiber*> Scheduler::new_fiber(Fiber::Body body, void* argument, StackClass
     Parts& parts = *parts_;
     if (!parts.timers.reserve(parts.fibers + parts.unstarted + 2)) return kNoFiberMemory;
     if (!parts.fd_waits.promise()) return kNoFiberMemory;
-    if (auto reserved = promise_stack(size_class, strategy); !reserved) {
+    if (auto reserved = parts.promise_stack(size_class, strategy); !reserved) {
         parts.fd_waits.return_promise();
         return reserved.error();
     }
     Fiber* fiber = parts.slab->allocate();
     if (!fiber) {
-        unpromise_stack(size_class, strategy);
+        parts.unpromise_stack(size_class, strategy);
         parts.fd_waits.return_promise();
         return kNoFiberMemory;
     }
@@ -143,7 +143,7 @@ void Scheduler::return_promise(Fiber& fiber) noexcept {
 
 void Scheduler::return_promise_now(StackClass size_class, StrategyIndex strategy) noexcept {
     Parts& parts = *parts_;
-    unpromise_stack(size_class, strategy);
+    parts.unpromise_stack(size_class, strategy);
     parts.fd_waits.return_promise();
     --parts.unstarted;
 }
@@ -159,7 +159,7 @@ void Scheduler::abandon(Fiber& fiber) noexcept {
     fiber.move_to(FiberState::kFinished);
     if (fiber.has_reservation_) {
         fiber.has_reservation_ = false;
-        unpromise_stack(fiber.stack_class_, fiber.stack_strategy_);
+        parts.unpromise_stack(fiber.stack_class_, fiber.stack_strategy_);
     } else {
         ++parts.stacks_abandoned;
     }

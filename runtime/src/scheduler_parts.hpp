@@ -23,6 +23,10 @@ namespace culm::runtime {
 inline constexpr std::size_t kTrimBatch = 256;
 
 struct Scheduler::Parts {
+    // Of the arena's pool or another strategy's.
+    Result<void> promise_stack(StackClass size_class, StrategyIndex strategy) noexcept;
+    void unpromise_stack(StackClass size_class, StrategyIndex strategy) noexcept;
+
     RunQueue run_queue;
     TimerQueue timers;
     FdWaitPool fd_waits;

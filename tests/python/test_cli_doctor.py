@@ -52,9 +52,12 @@ def test_mappings_bound_fibers_with_mprotect_guards():
     assert (capacity.bound, capacity.fibers) == ("mappings", 32500)
 
 
-def test_strict_overcommit_bounds_fibers_by_their_limits():
-    capacity = capacity_of(stack_class(10 << 20), {**KERNEL, "overcommit_mode": 2}, LIMITS)
-    assert (capacity.bound, capacity.fibers) == ("overcommit", 307)
+def test_strict_overcommit_bounds_fibers_by_what_is_charged_at_first_and_by_mappings():
+    strict = {**KERNEL, "overcommit_mode": 2, "mappings_max": 1 << 20}
+    capacity = capacity_of(stack_class(10 << 20), strict, LIMITS)
+    assert (capacity.bound, capacity.fibers) == ("overcommit", (3 << 30) // (64 << 10))
+    capacity = capacity_of(stack_class(10 << 20), {**strict, "mappings_max": 65530}, LIMITS)
+    assert (capacity.bound, capacity.fibers) == ("mappings", 65530 // 4)
 
 
 def test_address_space_limit_bounds_fibers():

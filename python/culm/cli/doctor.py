@@ -28,6 +28,8 @@ __all__ = ["Capacity", "Diagnosis", "capacity_of", "examine"]
 _FIBER_RECORD_BYTES = 512
 # A process can have 128 TB on x86-64 and more on aarch64; fragments and other mappings leave about half for stacks.
 _ADDRESS_SPACE_BYTES = 64 << 40
+# What is charged for a stack of the strategy used under strict overcommit before it grows.
+_OPEN_AT_FIRST_BYTES = 64 << 10
 _NO_LIMIT = resource.RLIM_INFINITY
 
 
@@ -114,7 +116,9 @@ def capacity_of(stack_class: dict[str, Any], kernel: dict[str, Any], limits: dic
         bounds["mappings"] = max(0, kernel["mappings_max"] - (limits["mappings_in_use"] or 0)) // 2
     if kernel["overcommit_mode"] == 2:
         free = max(0, (limits["commit_limit_bytes"] or 0) - (limits["committed_bytes"] or 0))
-        bounds["overcommit"] = free // stack_class["limit_bytes"]
+        bounds["overcommit"] = free // min(stack_class["limit_bytes"], _OPEN_AT_FIRST_BYTES)
+        # Two mappings a stack, and half of all are left to the program.
+        bounds["mappings"] = kernel["mappings_max"] // 4
     bound = min(bounds, key=lambda name: bounds[name])
     return Capacity(stack_class["name"], stack_class["limit_bytes"], idle, bounds[bound], bound)
 
@@ -136,8 +140,11 @@ def _advice(kernel: dict[str, Any], limits: dict[str, int | None]) -> list[str]:
         )
     if kernel["overcommit_mode"] == 2:
         advice.append(
-            "vm.overcommit_memory is 2: every reserved stack counts against CommitLimit. "
-            "Use smaller stack limits, or: sysctl -w vm.overcommit_memory=0"
+            "vm.overcommit_memory is 2: every reserved byte counts against CommitLimit, so fibers get 'fault-handler' "
+            "stacks, which are charged as they grow, instead of the arena's, whose whole limit would be charged. "
+            f"Each takes two mappings, so at most {kernel['mappings_max'] // 4} fit, and a system call that writes "
+            "into such a stack where nothing has been yet can fail with EFAULT. "
+            "For the arena all the same: spawn(strategy='arena'), or sysctl -w vm.overcommit_memory=0"
         )
     descriptors, descriptors_hard = limits["descriptors"], limits["descriptors_hard"]
     if descriptors is not None and descriptors < 65536:

@@ -42,8 +42,7 @@ public:
     static Result<void> close_at_thread_end() noexcept;  // the same, but fibers that are kNew stay so for good
 
     // --- fibers -----------------------------------------------------------------------------------------------------
-    // A new fiber in state kNew, owned by the caller (release() it). ENOMEM when no stack can be promised. `strategy`
-    // must keep pointers valid (traits); null: default_stack_strategy().
+    // A new fiber in state kNew, owned by the caller (release() it). ENOMEM when no stack can be promised.
     Result<Fiber*> new_fiber(Fiber::Body body, void* argument, StackClass size_class = kDefaultStackClass,
                              const StackStrategy* strategy = nullptr) noexcept;
     // kNew -> kReady, at the end of the run queue. The runtime holds a reference until the fiber has finished.
@@ -123,8 +122,7 @@ public:
     // True while the scheduler itself is at work (polling, choosing): an interposed call then behaves like libc.
     bool at_work() const noexcept { return at_work_; }
 
-    // Whether the calling code may treat `address` as belonging to a fiber: used by the overflow report.
-    static Fiber* fiber_of_stack(const Stack& stack) noexcept;  // async-signal-safe, current thread only
+    static Fiber* fiber_of_stack(const Stack& stack) noexcept;  // whose it is; async-signal-safe, current thread only
 
     Scheduler(const Scheduler&) = delete;
     Scheduler& operator=(const Scheduler&) = delete;
@@ -157,8 +155,6 @@ private:
     void dismiss(Fiber& fiber) noexcept;
     void return_promise(Fiber& fiber) noexcept;
     void return_promise_now(StackClass size_class, StrategyIndex strategy) noexcept;
-    Result<void> promise_stack(StackClass size_class, StrategyIndex strategy) noexcept;
-    void unpromise_stack(StackClass size_class, StrategyIndex strategy) noexcept;
 
     // scheduler_idle.cpp: what happens between fibers
     void look() noexcept;
