@@ -20,8 +20,8 @@ OTHERS = ["bare-mmap", "fault-thread", "growsdown", "one-block", "userfaultfd", 
 
 @pytest.fixture(autouse=True)
 def culm_is_asked_first():
-    # pytest enables faulthandler after culm has installed its handler. It would print a traceback at the first growth of
-    # a stack by a fault, before culm is asked. A program enables it first.
+    # pytest enables faulthandler after culm has installed its handler. It would print a traceback at the first growth
+    # of a stack by a fault, before culm is asked. A program enables it first.
     was_enabled = faulthandler.is_enabled()
     faulthandler.disable()
     yield
@@ -30,8 +30,8 @@ def culm_is_asked_first():
 
 
 def deep(depth: int) -> int:
-    # sorted() with a key goes through C at each level, so the C stack deepens with every version.
-    return 0 if depth == 0 else sorted([depth], key=lambda _: deep(depth - 1))[0]
+    # min() with a key goes through C at each level, so the C stack deepens with every version.
+    return 0 if depth == 0 else min([depth], key=lambda _: deep(depth - 1))
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
@@ -93,7 +93,9 @@ def test_a_fork_in_a_fiber_of_the_fault_handler_strategy():
 
 
 def test_an_unknown_strategy_is_answered_with_those_there_are():
-    with pytest.raises(ValueError, match=r"unknown stack strategy 'heap': use one of arena, mmap, fault-handler, malloc"):
+    with pytest.raises(
+        ValueError, match=r"unknown stack strategy 'heap': use one of arena, mmap, fault-handler, malloc"
+    ):
         culm.spawn(os.getpid, strategy="heap")
     with pytest.raises(ValueError, match=r"unknown stack strategy ''"):
         culm.spawn(os.getpid, strategy="")
