@@ -1,6 +1,9 @@
 // Plain dictionaries for the Python side to make typed objects of.
 #include "diagnostics.hpp"
 
+#include <cstdint>
+#include <span>
+
 #include "culm/context.hpp"
 #include "culm/kernel.hpp"
 #include "culm/stack_arena.hpp"
@@ -9,23 +12,63 @@
 
 namespace culm::extension {
 
+namespace {
+
+struct Count {
+    const char* name;
+    std::uint64_t value;
+};
+
+PyObject* as_dict(std::span<const Count> counts) {
+    PyObject* dict = PyDict_New();
+    for (const Count& count : counts) {
+        PyObject* value = dict == nullptr ? nullptr : PyLong_FromUnsignedLongLong(count.value);
+        if (dict != nullptr && (value == nullptr || PyDict_SetItemString(dict, count.name, value) < 0)) Py_CLEAR(dict);
+        Py_XDECREF(value);
+    }
+    return dict;
+}
+
+}  // namespace
+
 PyObject* statistics(PyObject*, PyObject*) {
     ThreadHost* host = ensure_thread_host();
     if (host == nullptr) return nullptr;
     const runtime::SchedulerStatistics now = host->scheduler->statistics();
-    std::size_t free_stacks = 0;
-    std::size_t warm_bytes = 0;
+    PoolStatistics pool;
+    std::size_t limit_bytes = 0;
     for (std::size_t i = 0; i < kStackClassCount; ++i) {
-        const PoolStatistics pool = host->scheduler->stack_pool().statistics(static_cast<StackClass>(i));
-        free_stacks += pool.stacks_free;
-        warm_bytes += pool.warm_bytes;
+        const auto size_class = static_cast<StackClass>(i);
+        const PoolStatistics shelf = host->scheduler->stack_pool().statistics(size_class);
+        pool.stacks_free += shelf.stacks_free;
+        pool.warm_bytes += shelf.warm_bytes;
+        pool.stacks_returned += shelf.stacks_returned;
+        limit_bytes += shelf.stacks_taken * stack_limit_bytes(size_class);
     }
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:n,s:n,s:n,s:n,s:n,s:n}", "switches", now.switches, "spawned",
-                         now.spawned, "finished", now.finished, "polls", now.polls, "idle_polls", now.idle_polls,
-                         "remote_calls", now.remote_calls, "fibers", static_cast<Py_ssize_t>(now.fibers), "ready",
-                         static_cast<Py_ssize_t>(now.ready), "timers", static_cast<Py_ssize_t>(now.timers), "fd_waits",
-                         static_cast<Py_ssize_t>(now.fd_waits), "pool_stacks", static_cast<Py_ssize_t>(free_stacks),
-                         "pool_warm_bytes", static_cast<Py_ssize_t>(warm_bytes));
+    const Count counts[] = {{"switches", now.switches},
+                            {"spawned", now.spawned},
+                            {"finished", now.finished},
+                            {"polls", now.polls},
+                            {"idle_polls", now.idle_polls},
+                            {"remote_calls", now.remote_calls},
+                            {"fibers", now.fibers},
+                            {"ready", now.ready},
+                            {"timers", now.timers},
+                            {"fd_waits", now.fd_waits},
+                            {"pool_stacks", pool.stacks_free},
+                            {"pool_warm_bytes", pool.warm_bytes},
+                            {"pool_returned", pool.stacks_returned},
+                            {"stack_limit_bytes", limit_bytes},
+                            {"shrink_slices", now.shrink.slices},
+                            {"shrink_visited", now.shrink.visited},
+                            {"shrink_fibers", now.shrink.shrunk},
+                            {"shrink_ranges", now.shrink.ranges},
+                            {"shrink_refused", now.shrink.refused},
+                            {"shrink_bytes", now.shrink.bytes},
+                            {"shrink_cpu_ns", now.shrink.cpu_ns},
+                            {"shrink_kept_bytes", now.shrink.kept_bytes},
+                            {"pressure_events", now.shrink.pressure_events}};
+    return as_dict(counts);
 }
 
 PyObject* trim(PyObject*, PyObject*) {

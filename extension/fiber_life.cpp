@@ -8,6 +8,7 @@
 #include "errors.hpp"
 #include "fiber_type.hpp"
 #include "fork.hpp"
+#include "stack_sites.hpp"
 #include "switch_hooks.hpp"
 
 namespace culm::extension {
@@ -125,6 +126,7 @@ void run_body(Fiber& fiber, void*) {
     Py_CLEAR(self->keywords);
     release_remote_waiters(self);
     forget_dummy_thread(self);
+    note_stack_at_end(host, self);
     interpreter::finish_running(host.record, saved_state(host, fiber));
     forward_interrupt(host, self);
     hold_scheduled(self);

@@ -9,6 +9,8 @@
 #include "lowlevel.hpp"
 #include "overflow.hpp"
 #include "scheduling.hpp"
+#include "settings.hpp"
+#include "stack_sites.hpp"
 #include "switch_hooks.hpp"
 #include "thread_host.hpp"
 
@@ -73,9 +75,19 @@ PyMethodDef functions[] = {
     {"interposition_statistics", interposition_statistics, METH_NOARGS, "Counters of the interposition, as a dict."},
     {"statistics", statistics, METH_NOARGS, "Counters of this thread's scheduler, as a dict."},
     {"trim", trim, METH_NOARGS,
-     "trim($module, /)\n--\n\nGives the memory back that parked fibers and pooled stacks do not need; returns the "
-     "number "
-     "of\nstacks looked at. Does not park."},
+     "trim($module, /)\n--\n\nGives the memory back that this thread's parked fibers and pooled stacks do not need, "
+     "at once;\nreturns how many fibers gave something back. Does not park.\n\n"
+     "Seldom needed: it happens by itself, see configure()."},
+    {"stack_sites", stack_sites, METH_NOARGS,
+     "Measures all stacks of this thread. A list of (code object or type, live fibers, bytes of their limits, resident "
+     "bytes, fibers whose peak is known, largest peak, sum of peaks)."},
+    {"shrink_settings", shrink_settings, METH_NOARGS,
+     "The settings: (nanoseconds or -1, budget, pool budget, react to pressure, exact peaks)."},
+    {"set_shrink_settings", set_shrink_settings, METH_VARARGS, "Replaces them: the same five values."},
+    {"pressure_sources", pressure_sources, METH_NOARGS,
+     "Where memory pressure is read: the control group's directory and the file of stalls; empty where there is none."},
+    {"override_pressure_sources", override_pressure_sources, METH_VARARGS,
+     "For tests: read these two paths instead; None and None for those of the machine."},
     {"override_overcommit_mode", override_overcommit_mode, METH_O,
      "override_overcommit_mode($module, mode, /)\n--\n\nFor tests: behave as under that vm.overcommit_memory. Must "
      "precede the first fiber."},

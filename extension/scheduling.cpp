@@ -1,6 +1,9 @@
 // The everyday functions of the module. Each makes the thread's scheduler if there is none yet.
 #include "scheduling.hpp"
 
+#include <algorithm>
+#include <vector>
+
 #include "arguments.hpp"
 #include "deadline.hpp"
 #include "fiber_type.hpp"
@@ -58,18 +61,26 @@ PyObject* current(PyObject*, PyObject*) {
 namespace {
 
 void append_fiber(Fiber& fiber, void* context) {
-    auto* list = static_cast<PyObject**>(context);
-    if (*list == nullptr || fiber.host == nullptr) return;
-    if (PyList_Append(*list, as_object(host_of(fiber))) < 0) Py_CLEAR(*list);
+    if (fiber.host != nullptr) static_cast<std::vector<Fiber*>*>(context)->push_back(&fiber);
 }
 
 }  // namespace
 
 PyObject* fibers(PyObject*, PyObject*) {
     ThreadHost* host = ensure_thread_host();
-    PyObject* list = host == nullptr ? nullptr : PyList_New(0);
+    if (host == nullptr) return nullptr;
+    PyObject* list = PyList_New(0);  // first: a collection now may end fibers, appending cannot start one
     if (list == nullptr) return nullptr;
-    host->scheduler->for_each_fiber(append_fiber, &list);
+    std::vector<Fiber*> found;
+    host->scheduler->for_each_fiber(append_fiber, &found);
+    // In the order of their making, whatever lists the runtime has them in.
+    const auto is_older = [](const Fiber* one, const Fiber* other) { return one->id() < other->id(); };
+    if (!std::is_sorted(found.begin(), found.end(), is_older)) std::sort(found.begin(), found.end(), is_older);
+    for (Fiber* fiber : found) {
+        if (PyList_Append(list, as_object(host_of(*fiber))) == 0) continue;
+        Py_DECREF(list);
+        return nullptr;
+    }
     return list;
 }
 

@@ -22,7 +22,10 @@ PyStructSequence_Field fields[] = {
     {"limit", "Bytes the stack may grow to."},
     {"used", "Bytes between its base and where it is now; 0 for a fiber that has no stack."},
     {"resident", "Bytes of it that are in memory."},
-    {"peak", "Bytes between its base and the deepest page ever touched, as far as that is known."},
+    {"peak",
+     "Bytes between its base and the deepest page it ever touched, exact within a page. On a stack that an earlier "
+     "fiber "
+     "has used it may be that one's, until the first shrinking; configure(exact_peaks=True) rules that out."},
     {nullptr, nullptr}};
 
 PyStructSequence_Desc description = {"culm.StackUse", "The stack of a fiber, in bytes.", fields, 4};
@@ -93,10 +96,11 @@ PyObject* fiber_stack(PyObject* object, void*) {
         auto measured = stack_residency(self->fiber->stack());
         if (!measured) return raise_error(measured.error());
         residency = measured.value();
+        self->fiber->note_peak(residency.depth_bytes);
     }
     const std::size_t limit = self->fiber->is_main() ? 0 : stack_limit_bytes(self->fiber->stack_class());
     const std::size_t values[] = {limit, has_stack ? used_bytes(self) : 0, residency.resident_bytes,
-                                  std::max(residency.depth_bytes, self->fiber->peak_bytes())};
+                                  self->fiber->peak_bytes()};
     PyObject* result = PyStructSequence_New(&StackUse_Type);
     if (result == nullptr) return nullptr;
     for (Py_ssize_t i = 0; i < 4; ++i) {

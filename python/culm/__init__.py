@@ -11,6 +11,7 @@
 Public names are defined in private modules and re-exported here once.
 """
 
+from culm._configure import Settings, configure
 from culm._culm import (
     Cancelled,
     Fiber,
@@ -26,6 +27,7 @@ from culm._culm import (
 )
 from culm._patch import patch
 from culm._run import run
+from culm._stacks import StackSite, stack_sites
 from culm._statistics import Statistics, statistics
 
 __version__ = "0.1.0"
@@ -34,15 +36,19 @@ __all__ = [
     "Cancelled",
     "Fiber",
     "FiberExit",
+    "Settings",
     "StackOverflowError",
+    "StackSite",
     "StackUse",
     "Statistics",
+    "configure",
     "current",
     "fibers",
     "patch",
     "run",
     "sleep",
     "spawn",
+    "stack_sites",
     "statistics",
     "trim",
     "yield_now",

@@ -21,6 +21,11 @@ bool Inbox::post(Scheduler::RemoteCall call, void* argument) noexcept {
     return true;
 }
 
+void Inbox::nudge() noexcept {
+    const std::lock_guard lock(mutex_);
+    if (reactor_) reactor_->notify();
+}
+
 std::size_t Inbox::deliver(Scheduler& scheduler) noexcept {
     {
         const std::lock_guard lock(mutex_);

@@ -20,6 +20,8 @@ public:
     void open(Reactor& reactor) noexcept;
     // False: closed, or no memory. Any thread.
     bool post(Scheduler::RemoteCall call, void* argument) noexcept;
+    // Makes the owner look around, without a call. Any thread.
+    void nudge() noexcept;
     bool pending() const noexcept { return pending_.load(std::memory_order_relaxed); }
     // Makes the calls that are there, in order. Owner only. Returns how many.
     std::size_t deliver(Scheduler& scheduler) noexcept;

@@ -105,14 +105,13 @@ void Scheduler::admit(Fiber& fiber) noexcept {
     --parts.unstarted;
     ++parts.fibers;
     ++parts.spawned;
-    parts.all.push_back(fiber);
+    parts.shrinker.admit(fiber);
 }
 
 // The opposite of admit(), but for the reference.
 void Scheduler::dismiss(Fiber& fiber) noexcept {
     Parts& parts = *parts_;
-    if (parts.trim_next == &fiber) parts.trim_next = parts.all.after(fiber);
-    fiber.all_link_.unlink();
+    parts.shrinker.dismiss(fiber);
     --parts.fibers;
     ++parts.finished;
     parts.fd_waits.return_promise();
@@ -169,7 +168,10 @@ void Scheduler::abandon(Fiber& fiber) noexcept {
 }
 
 void Scheduler::for_each_fiber(void (*visit)(Fiber& fiber, void* context), void* context) noexcept {
-    for (Fiber* fiber = parts_->all.front(); fiber; fiber = parts_->all.after(*fiber)) visit(*fiber, context);
+    parts_->shrinker.for_each([&](Fiber& fiber) {
+        visit(fiber, context);
+        return true;
+    });
 }
 
 Fiber* Scheduler::fiber_of_stack(const Stack& stack) noexcept {
@@ -179,11 +181,12 @@ Fiber* Scheduler::fiber_of_stack(const Stack& stack) noexcept {
     // In the middle of a switch the stack still belongs to a fiber that is no longer called running.
     if (scheduler->finished_ && scheduler->finished_->stack_base_ == stack.base) return scheduler->finished_;
     std::size_t left = scheduler->parts_->fibers;
-    for (Fiber* fiber = scheduler->parts_->all.front(); fiber && left > 0; --left) {
-        if (fiber->stack_base_ == stack.base) return fiber;
-        fiber = scheduler->parts_->all.after(*fiber);
-    }
-    return nullptr;
+    Fiber* found = nullptr;
+    scheduler->parts_->shrinker.for_each([&](Fiber& fiber) {
+        if (fiber.stack_base_ == stack.base) found = &fiber;
+        return !found && left-- > 1;
+    });
+    return found;
 }
 
 // --- switching ------------------------------------------------------------------------------------------------------
@@ -215,7 +218,9 @@ inline Fiber& Scheduler::next_runnable(Fiber& self) noexcept {
     exceptions.uncaught = to.uncaught_exceptions_;
     *errno_ = to.errno_;
 
-    to.trimmed_ = false;
+    if (from.left_epoch_ == 0) [[unlikely]]
+        parts_->shrinker.rejoin(from);
+    from.left_epoch_ = epoch_;
     running_ = &to;
     ++switches_;
     switch_context(from.context_, to.context_, from_ends);
@@ -275,10 +280,12 @@ void Scheduler::bury_finished() noexcept {
     const Stack stack = fiber.stack();
     YellowZoneKeeper::gives_back(fiber);
     fiber.stack_base_ = nullptr;
-    if (fiber.stack_strategy_ == kArenaIndex) [[likely]] {
-        parts_->stacks->put(stack, nullptr);
-    } else {
+    if (fiber.stack_strategy_ != kArenaIndex) [[unlikely]] {
         parts_->strategy_stacks.put(fiber.stack_strategy_, stack);
+    } else if (parts_->shrinker.exact_peaks()) [[unlikely]] {
+        parts_->stacks->put_cold(stack);
+    } else {
+        parts_->stacks->put(stack, nullptr);
     }
     fiber.release();
 }

@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <cstdlib>
 
-#include "culm/kernel.hpp"
 #include "fiber_moves.hpp"
 #include "scheduler_parts.hpp"
 #include "switch_hook.hpp"
@@ -47,8 +46,12 @@ private:
 void Scheduler::look() noexcept {
     looks_left_ = kSwitchesPerLook;
     const WorkScope work(at_work_, errno_);
-    collect();
+    const std::int64_t now_ns = collect();
     if (parts_->fd_waits_in_use > 0) poll_reactor(0);
+    if (parts_->shrinker.has_work_now(now_ns)) [[unlikely]] {
+        parts_->shrinker.idle_ended();
+        parts_->shrinker.run_slice(*running_, *clock_);
+    }
 }
 
 // Nothing is runnable. Returns when that may have changed.
@@ -60,29 +63,32 @@ void Scheduler::idle(Fiber& self) noexcept {
     if (parts_->run_queue.empty()) wait_for_work(self);
 }
 
-// Calls from other threads, and deadlines that have passed.
-void Scheduler::collect() noexcept {
+// Calls from other threads, and deadlines that have passed. Returns the time.
+std::int64_t Scheduler::collect() noexcept {
     Parts& parts = *parts_;
     if (parts.inbox.pending()) parts.remote_calls += parts.inbox.deliver(*this);
-    if (parts.timers.empty()) return;
     const std::int64_t now_ns = clock_->now_ns();
+    epoch_ = parts.shrinker.observe(now_ns);
     while (Fiber* fiber = parts.timers.pop_due(now_ns)) make_ready(*fiber, Wake::kTimeout);
+    return now_ns;
 }
 
 void Scheduler::wait_for_work(Fiber& self) noexcept {
     Parts& parts = *parts_;
+    const std::int64_t now_ns = clock_->now_ns();
+    keep_house(now_ns);
+    if (!parts.run_queue.empty()) return;
     if (clock_jumps_) {
         // Everything that has happened comes before anything that time brings.
         if (poll_reactor(0) > 0 || parts.inbox.pending() || !parts.run_queue.empty()) return;
-        if (clock_->skip_to(parts.timers.next_deadline_ns())) return collect();
+        if (parts.shrinker.has_work()) return;
+        const std::int64_t due_ns = parts.shrinker.idle_due_ns(parts.idle_since_ns);
+        if (clock_->skip_to(std::min(parts.timers.next_deadline_ns(), due_ns))) return static_cast<void>(collect());
         return poll_idle(self, kNever);
     }
-    const std::int64_t now_ns = clock_->now_ns();
-    const std::int64_t housekeeping_ns = housekeeping_due_ns(now_ns);
-    if (housekeeping_ns <= now_ns) keep_house(now_ns);
-    if (!parts.run_queue.empty()) return;
-    // While a trim in slices is under way housekeeping stays due: look, do not wait.
-    const std::int64_t until_ns = std::min(parts.timers.next_deadline_ns(), housekeeping_due_ns(now_ns));
+    // While there are slices to do: look, do not wait.
+    if (parts.shrinker.has_work()) return poll_idle(self, 0);
+    const std::int64_t until_ns = std::min(parts.timers.next_deadline_ns(), housekeeping_due_ns());
     if (until_ns == kNever) return poll_idle(self, kNever);
     poll_idle(self, until_ns > now_ns ? until_ns - now_ns : 0);
 }
@@ -92,7 +98,8 @@ void Scheduler::poll_idle(Fiber& self, std::int64_t timeout_ns) noexcept {
     if (signal_waits()) return;
     if (timeout_ns == 0) {
         poll_reactor(0);
-        return collect();
+        collect();
+        return;
     }
     if (detail::installed_hook.idle_begin) detail::installed_hook.idle_begin(self);
     poll_reactor(timeout_ns);
@@ -124,73 +131,33 @@ void Scheduler::on_fd_ready(FdWait& wait, void* scheduler) {
 
 // --- housekeeping ---------------------------------------------------------------------------------------------------
 
-// When idleness has lasted long enough for something to be done; kNever when there is nothing to do.
-std::int64_t Scheduler::housekeeping_due_ns(std::int64_t now_ns) noexcept {
+// When something is to be done although nothing has happened; kNever when there is nothing to do.
+std::int64_t Scheduler::housekeeping_due_ns() noexcept {
+    const Parts& parts = *parts_;
+    const std::int64_t shrink_ns = std::min({parts.shrinker.idle_due_ns(parts.idle_since_ns),
+                                             parts.shrinker.aged_due_ns(), parts.shrinker.pressure_due_ns()});
+    return parts.recheck_wanted ? std::min(parts.recheck_at_ns, shrink_ns) : shrink_ns;
+}
+
+// Nothing can run: what idleness asks for, a little at a time.
+void Scheduler::keep_house(std::int64_t now_ns) noexcept {
     Parts& parts = *parts_;
     if (switches_ != parts.switches_at_idle) {
         parts.switches_at_idle = switches_;
         parts.idle_since_ns = now_ns;
-        parts.trim_wanted = true;
-        parts.trim_next = nullptr;
+        parts.shrinker.idle_ended();
     }
     if (parts.recheck_wanted && parts.recheck_at_ns == 0) parts.recheck_at_ns = deadline_after(now_ns, kRecheckAfterNs);
-    const std::int64_t trim_ns =
-        parts.trim_wanted && trim_after_ns != kNever ? deadline_after(parts.idle_since_ns, trim_after_ns) : kNever;
-    const std::int64_t recheck_ns = parts.recheck_wanted ? parts.recheck_at_ns : kNever;
-    return std::min(trim_ns, recheck_ns);
-}
-
-void Scheduler::keep_house(std::int64_t now_ns) noexcept {
-    Parts& parts = *parts_;
-    if (parts.recheck_wanted && parts.recheck_at_ns <= now_ns) {
+    if (!clock_jumps_ && parts.recheck_wanted && parts.recheck_at_ns <= now_ns) {
         parts.recheck_wanted = false;
         parts.recheck_at_ns = 0;
         reactor_->recheck(&Scheduler::on_fd_ready, this);
     }
-    const bool idle_long_enough = deadline_after(parts.idle_since_ns, trim_after_ns) <= now_ns;
-    if (!parts.trim_wanted || trim_after_ns == kNever || !idle_long_enough) return;
-    if (!parts.trim_next) parts.trim_next = parts.all.front();
-    trim_slice();
-    if (parts.trim_next) return;
-    parts.trim_wanted = false;
-    parts.stacks->trim();
-    parts.strategy_stacks.trim();
+    if (parts.shrinker.idle_due_ns(parts.idle_since_ns) <= now_ns) parts.shrinker.begin_idle_pass();
+    if (parts.shrinker.has_work()) parts.shrinker.run_slice(*running_, *clock_);
 }
 
-std::size_t Scheduler::trim() noexcept {
-    Parts& parts = *parts_;
-    std::size_t trimmed = 0;
-    parts.trim_next = parts.all.front();
-    while (parts.trim_next) trimmed += trim_slice();
-    parts.stacks->trim();
-    parts.strategy_stacks.trim();
-    return trimmed;
-}
-
-// Looks at the next suspended fibers that have run since they were looked at last, and discards what lies a page or
-// more below their stack pointer. Returns how many stacks that were.
-std::size_t Scheduler::trim_slice() noexcept {
-    Parts& parts = *parts_;
-    const std::size_t page_bytes = kernel_features().page_bytes;
-    std::size_t count = 0;
-    std::size_t seen = 0;
-    Fiber* fiber = parts.trim_next;
-    for (; fiber && seen < kTrimBatch; fiber = parts.all.after(*fiber)) {
-        if (fiber->trimmed_ || fiber == running_ || !fiber->stack_base_) continue;
-        ++seen;
-        fiber->trimmed_ = true;
-        const Stack stack = fiber->stack();
-        const auto used = static_cast<std::size_t>(stack.base - static_cast<const std::byte*>(fiber->context_.sp));
-        if (const auto residency = stack_residency(stack)) {
-            fiber->note_peak(residency.value().depth_bytes);
-            // One page is kept to spare; less than another is not worth a range.
-            if (residency.value().depth_bytes <= used + kRedZoneBytes + 2 * page_bytes) continue;
-        }
-        (*parts.trim_batch)[count++] = SuspendedStack{stack, fiber->context_.sp};
-    }
-    parts.trim_next = fiber;
-    return count > 0 ? discard_below({parts.trim_batch->data(), count}) : 0;
-}
+std::size_t Scheduler::trim() noexcept { return parts_->shrinker.run_all(*running_); }
 
 // --- after a fork ---------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ struct ThreadExit {
         Scheduler* scheduler = Scheduler::current();
         if (!scheduler || Scheduler::close_at_thread_end()) return;
         scheduler->parts_->inbox.close();
+        scheduler->parts_->shrinker.forget_kept();
     }
 };
 
@@ -94,13 +95,14 @@ Result<void> Scheduler::open(SchedulerOptions&& options) noexcept {
     parts_.reset(new (std::nothrow) Parts());
     if (!parts_) return kNoMemory;
     parts_->stacks.reset(new (std::nothrow) StackPool());
-    parts_->trim_batch.reset(new (std::nothrow) std::array<SuspendedStack, kTrimBatch>());
-    if (!parts_->stacks || !parts_->trim_batch) return kNoMemory;
+    if (!parts_->stacks) return kNoMemory;
     parts_->thread_identity = pthread_self();
     parts_->run_queue.set_seed(options.seed);
 
     clock_ = options.clock ? std::move(options.clock) : make_monotonic_clock();
     clock_jumps_ = clock_->skip_to(clock_->now_ns());  // to where it is already: only asks whether it would
+    if (!parts_->shrinker.open(*parts_->stacks, parts_->strategy_stacks, clock_jumps_)) return kNoMemory;
+    epoch_ = parts_->shrinker.observe(clock_->now_ns());
     reactor_ = std::move(options.reactor);
     if (!reactor_) {
         auto made = make_epoll_reactor();
@@ -157,7 +159,6 @@ void Scheduler::shut() noexcept {
         SchedulerRegistry::get().keep(std::move(parts.stacks));
     }
     parts.stacks.reset();
-    parts.trim_batch.reset();
     reactor_.reset();
     current_ = nullptr;
     FiberSlab::set_owned(nullptr);
@@ -167,6 +168,8 @@ void Scheduler::shut() noexcept {
 }
 
 StackPool& Scheduler::stack_pool() noexcept { return *parts_->stacks; }
+
+bool Scheduler::exact_peaks() const noexcept { return parts_->shrinker.exact_peaks(); }
 
 unsigned long Scheduler::thread_identity() const noexcept { return parts_->thread_identity; }
 
@@ -183,6 +186,7 @@ SchedulerStatistics Scheduler::statistics() const noexcept {
     result.ready = parts.run_queue.size();
     result.timers = parts.timers.size();
     result.fd_waits = parts.fd_waits_in_use;
+    result.shrink = parts.shrinker.statistics();
     return result;
 }
 
@@ -192,6 +196,7 @@ void Scheduler::after_fork_in_child(bool keep_fibers) noexcept {
     Parts& parts = *parts_;
     parts.thread_identity = pthread_self();
     parts.inbox.reset_after_fork(keep_fibers);
+    parts.shrinker.own_all_kept();
     if (!keep_fibers) abandon_all_but(*running_);
     // A reactor that cannot be rebuilt leaves waits for descriptors unserved; timers and fibers go on.
     static_cast<void>(reactor_->rebuild());
@@ -200,11 +205,10 @@ void Scheduler::after_fork_in_child(bool keep_fibers) noexcept {
 void Scheduler::abandon_all_but(Fiber& survivor) noexcept {
     Parts& parts = *parts_;
     drop_fd_waits(nullptr, &survivor);
-    Fiber* next = nullptr;
-    for (Fiber* fiber = parts.all.front(); fiber; fiber = next) {
-        next = parts.all.after(*fiber);
-        if (fiber != &survivor) abandon(*fiber);
-    }
+    parts.shrinker.for_each([&](Fiber& fiber) {
+        if (&fiber != &survivor) abandon(fiber);
+        return true;
+    });
     if (main_ == &survivor) return;
     if (main_->state_ == FiberState::kReady) parts.run_queue.remove(*main_);
     if (main_->state_ == FiberState::kParked) leave_queues(*main_);

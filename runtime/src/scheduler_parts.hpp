@@ -1,13 +1,12 @@
 // What a scheduler owns besides the few words that every switch touches.
-// Invariant: `all` holds exactly the started, unfinished fibers other than the main one, and `fibers` is their number.
+// Invariant: the shrinker lists exactly the started, unfinished fibers other than the main one, and `fibers` is their
+// number.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 
-#include "culm/residency.hpp"
 #include "culm/runtime/scheduler.hpp"
 #include "culm/stack_pool.hpp"
 #include "culm/strategy_pool.hpp"
@@ -15,12 +14,10 @@
 #include "fiber_slab.hpp"
 #include "inbox.hpp"
 #include "run_queue.hpp"
+#include "shrinker.hpp"
 #include "timer_queue.hpp"
 
 namespace culm::runtime {
-
-// Stacks that one slice of trimming gives to the kernel at once.
-inline constexpr std::size_t kTrimBatch = 256;
 
 struct Scheduler::Parts {
     // Of the arena's pool or another strategy's.
@@ -31,11 +28,10 @@ struct Scheduler::Parts {
     TimerQueue timers;
     FdWaitPool fd_waits;
     Inbox inbox;
-    IntrusiveList<Fiber, &Fiber::all_link_> all;
+    Shrinker shrinker;
     FiberSlab* slab = nullptr;
     std::unique_ptr<StackPool> stacks;
     StrategyPool strategy_stacks;  // of fibers that asked for another strategy than the arena
-    std::unique_ptr<std::array<SuspendedStack, kTrimBatch>> trim_batch;
     unsigned long thread_identity = 0;
 
     std::size_t fibers = 0;
@@ -49,11 +45,9 @@ struct Scheduler::Parts {
     std::uint64_t idle_polls = 0;
     std::uint64_t remote_calls = 0;
 
-    // Housekeeping: trimming after idleness, verifying registrations that have waited long.
+    // Housekeeping: shrinking after idleness, verifying registrations that have waited long.
     std::uint64_t switches_at_idle = 0;
     std::int64_t idle_since_ns = 0;
-    bool trim_wanted = false;        // something ran since the last trim()
-    Fiber* trim_next = nullptr;      // where a trim in slices goes on; null: none under way
     bool recheck_wanted = false;     // a descriptor was waited for since the last recheck
     std::int64_t recheck_at_ns = 0;  // 0: not set yet
 };

@@ -66,6 +66,14 @@ void SchedulerRegistry::keep(std::unique_ptr<StackPool> pool) noexcept {
     kept_pools_.push(pool.release());
 }
 
+void SchedulerRegistry::follow_settings() noexcept {
+    if (Scheduler* own = Scheduler::current()) own->epoch_ = own->parts_->shrinker.observe(own->clock_->now_ns());
+    const std::lock_guard lock(mutex_);
+    for (Scheduler* scheduler : open_) {
+        if (scheduler != Scheduler::current()) scheduler->parts_->inbox.nudge();
+    }
+}
+
 Scheduler* SchedulerRegistry::any_open_but(const Scheduler* except) noexcept {
     const std::lock_guard lock(mutex_);
     for (Scheduler* scheduler : open_) {

@@ -29,6 +29,9 @@ public:
     void drop(Scheduler& scheduler) noexcept;
     // Keeps the pool of a closed scheduler that abandoned stacks: it would insist on getting them back.
     void keep(std::unique_ptr<StackPool> pool) noexcept;
+    // The settings of shrinking have changed: the calling thread's scheduler follows now, idle threads are woken for
+    // it.
+    void follow_settings() noexcept;
     // Any open scheduler but `except`; null when there is none.
     Scheduler* any_open_but(const Scheduler* except) noexcept;
 

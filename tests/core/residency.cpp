@@ -104,7 +104,7 @@ TEST_CASE("the red zone and one spare page stay, everything below goes") {
     // At the edge of a page: the red zone reaches into the page below it.
     std::byte* sp = stack.base - 4 * page_bytes() + 64;
     const SuspendedStack suspended{stack, sp};
-    CHECK(culm::discard_below(std::span(&suspended, 1)) == 1);
+    CHECK(culm::discard_below(std::span(&suspended, 1)).ranges == 1);
     CHECK(std::all_of(sp - culm::kRedZoneBytes, stack.base, [](std::byte b) { return b == std::byte{7}; }));
     // Four pages above, one for the red zone, one to spare.
     CHECK(culm::stack_residency(stack).value().resident_bytes == 6 * page_bytes());
@@ -120,8 +120,8 @@ TEST_CASE("a stack pointer that is not in the stack, or near its limit, discards
                                       {stacks[0], stacks[0].base},
                                       {stacks[0], stacks[0].limit()},
                                       {stacks[0], stacks[0].limit() + page_bytes()}};
-    CHECK(culm::discard_below(nowhere) == 0);
-    CHECK(culm::discard_below({}) == 0);
+    CHECK(culm::discard_below(nowhere).ranges == 0);
+    CHECK(culm::discard_below({}).ranges == 0);
     for (const Stack& stack : stacks) {
         CHECK(culm::stack_residency(stack).value().resident_bytes == culm::stack_limit_bytes(StackClass::k64K));
     }

@@ -89,24 +89,6 @@ TEST_CASE("trim gives back what parked fibers no longer use, once") {
     for (auto& fiber : fibers) fiber.join();
 }
 
-TEST_CASE("idleness trims by itself") {
-    SchedulerForTest scheduler;
-    scheduler->trim_after_ns = kMillisecond;
-    constexpr std::size_t kDepth = 100 * 1024;
-    auto fiber = small_fiber([&] {
-        use_stack(kDepth);
-        scheduler->park();
-    });
-    let_others_run();
-    // Real time passes; that it was enough shows in the residency.
-    while (fiber.fiber().peak_bytes() == 0) scheduler->sleep_until(scheduler->clock().now_ns() + 3 * kMillisecond);
-    const auto residency = culm::stack_residency(fiber.fiber().stack());
-    REQUIRE(residency);
-    CHECK(residency.value().resident_bytes < kDepth / 2);
-    scheduler->unpark(fiber.fiber());
-    fiber.join();
-}
-
 TEST_CASE("a spawn that finds no room says so, leaves nothing behind and harms nobody") {
     if (CULM_INSTRUMENTED) return;  // a sanitizer's shadow does not fit any limit
     const auto end = run_in_child([] {

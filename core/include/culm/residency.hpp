@@ -33,10 +33,28 @@ Result<void> visit_present(const Stack& stack, VisitPresent visit, void* context
 struct SuspendedStack {
     Stack stack;
     const void* sp = nullptr;
+    std::size_t depth_bytes = 0;  // nothing deeper is present; 0: not known
 };
 
-// Discards, for each stack, the pages below sp - kRedZoneBytes - one spare page. Returns how many ranges were given to
-// the kernel. Never fails: what the kernel refuses (locked memory) stays.
-std::size_t discard_below(std::span<const SuspendedStack> stacks) noexcept;
+struct SuspendedUse {
+    Residency residency;
+    std::size_t excess_bytes =
+        0;  // present, and not needed where the stack is suspended: what discard_below gives back
+};
+
+// Fills uses[i] for stacks[i], which are in address order: neighbours in the arena share a system call. Touches none.
+// On an error (no /proc and no mincore) the uses say nothing.
+Result<void> measure_suspended(std::span<const SuspendedStack> stacks, std::span<SuspendedUse> uses) noexcept;
+
+struct Discarded {
+    std::size_t ranges = 0;   // given to the kernel
+    std::size_t refused = 0;  // of these, kept by it: locked memory
+};
+
+// Discards, for each stack, the pages below sp - kRedZoneBytes - one spare page. Never fails.
+Discarded discard_below(std::span<const SuspendedStack> stacks) noexcept;
+
+// Where such a discard ends: the lowest byte that is kept. `limit` when there is nothing to discard.
+std::byte* discard_end(const SuspendedStack& suspended) noexcept;
 
 }  // namespace culm

@@ -21,6 +21,7 @@ struct PoolStatistics {
     std::size_t stacks_reserved = 0;  // promised to fibers that have not started
     std::size_t stacks_taken = 0;     // in use
     std::size_t warm_bytes = 0;       // estimate of resident bytes on free stacks
+    std::size_t stacks_returned = 0;  // given back to the arena since the pool was made
 };
 
 class StackPool {
@@ -40,12 +41,22 @@ public:
     // Keeps at most kWarmPages below base per stack and at most warm_bytes_max in all; the rest is discarded in
     // batches.
     void put(Stack stack, const std::byte* touched_limit) noexcept;
-    // Discards the memory of all free stacks.
+    // The same for a stack that keeps nothing: whoever takes it next finds no page that others have touched.
+    void put_cold(Stack stack) noexcept;
+    // Discards the memory of all free stacks; those beyond kColdMax of a class that nobody was promised go back to the
+    // arena.
     void trim() noexcept;
+    // The same a little at a time: at most `stacks_max` stacks. False when there was nothing left to do.
+    bool trim_some(std::size_t stacks_max) noexcept;
+    // Discards what exceeds warm_bytes_max; for when that has been lowered.
+    void cool_to_budget() noexcept;
+
+    std::size_t warm_bytes() const noexcept { return warm_bytes_; }  // over all classes
 
     PoolStatistics statistics(StackClass size_class) const noexcept;
 
     static constexpr std::size_t kWarmPages = 4;
+    static constexpr std::size_t kColdMax = 256;
 
     std::size_t warm_bytes_max = std::size_t{64} << 20;
 
@@ -62,6 +73,7 @@ private:
         std::size_t cold = 0;  // the first so many of `free` have nothing resident
         std::size_t deep = 0;  // so many of `free` are deep
         std::size_t warm_bytes = 0;
+        std::size_t returned = 0;
     };
 
     Shelf& shelf_of(StackClass size_class) noexcept { return shelves_[static_cast<std::size_t>(size_class)]; }
@@ -73,7 +85,7 @@ private:
     void return_coldest(Shelf& shelf, StackClass size_class, std::size_t count) noexcept;
 
     std::array<Shelf, kStackClassCount> shelves_;
-    std::size_t warm_bytes_ = 0;  // over all shelves
+    std::size_t warm_bytes_ = 0;
 };
 
 }  // namespace culm

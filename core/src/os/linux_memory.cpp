@@ -91,10 +91,17 @@ os::Progress advise_all(std::span<const os::Range> ranges, int advice, bool by_s
 std::byte* os::reserve(std::size_t bytes, Access access, int& error) noexcept {
     error = injected_error();
     if (error != 0) return nullptr;
-    void* start =
-        mmap(nullptr, bytes, access_flags(access), MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    // Without access at first: under mlockall(MCL_FUTURE) the kernel would fill what can be accessed at once, to the
+    // last of its gigabytes. The lock is taken off before access is given.
+    void* start = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
     if (start == MAP_FAILED) {
         error = errno;
+        return nullptr;
+    }
+    const bool is_unlocked = munlock(start, bytes) == 0;
+    if (access == Access::kReadWrite && (!is_unlocked || mprotect(start, bytes, access_flags(access)) != 0)) {
+        error = errno;
+        munmap(start, bytes);
         return nullptr;
     }
     return static_cast<std::byte*>(start);

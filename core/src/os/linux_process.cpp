@@ -50,6 +50,19 @@ long os::read_number(const char* path, long otherwise) noexcept {
     return end == buffer ? otherwise : number;
 }
 
+std::size_t os::read_text(const char* path, std::span<char> text) noexcept {
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    std::size_t used = 0;
+    while (used < text.size()) {
+        const ssize_t got = read_again(fd, text.data() + used, text.size() - used);
+        if (got <= 0) break;
+        used += static_cast<std::size_t>(got);
+    }
+    close(fd);
+    return used;
+}
+
 bool os::kernel_can_write(void* address) noexcept {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) return true;  // not known to be guarded

@@ -64,6 +64,8 @@ std::size_t page_bytes() noexcept;
 std::size_t mapping_count() noexcept;  // mappings of this process; 0 when /proc is missing
 // The number in a file such as /proc/sys/vm/max_map_count, or `otherwise`.
 long read_number(const char* path, long otherwise) noexcept;
+// The beginning of a small file. Returns its length; 0 when it is empty or cannot be read.
+std::size_t read_text(const char* path, std::span<char> text) noexcept;
 // Whether the kernel can write to `address`; asked by a system call, so that a no is not a signal.
 bool kernel_can_write(void* address) noexcept;
 // Calls `prepare` before every fork, `parent` and `child` after it in either; null for nothing to do.

@@ -20,7 +20,7 @@ void stack::DiscardBatch::flush() noexcept {
     std::size_t done = 0;
     if (features.vectored_discard && ranges.size() > 1) done = os::discard_all(ranges, features.self_pidfd).ranges;
     // A vector stops at the first range that is refused; the others may still go.
-    for (const os::Range& range : ranges.subspan(done)) static_cast<void>(os::discard(range));
+    for (const os::Range& range : ranges.subspan(done)) refused_ += os::discard(range) == 0 ? 0 : 1;
 }
 
 }  // namespace culm

@@ -21,11 +21,13 @@ public:
     // Both page aligned; nothing happens when there is nothing between them.
     void add(std::byte* start, std::byte* end) noexcept;
     void flush() noexcept;
+    std::size_t refused() const noexcept { return refused_; }  // ranges that the kernel kept, so far
 
 private:
     static constexpr std::size_t kRangesMax = 128;
     os::Range ranges_[kRangesMax];
     std::size_t count_ = 0;
+    std::size_t refused_ = 0;
 };
 
 }  // namespace culm::stack

@@ -118,6 +118,19 @@ void StackPool::put(Stack stack, const std::byte* touched_limit) noexcept {
     if (shelf.free.size() - shelf.reserved > kFreeMax) return_coldest(shelf, stack.size_class, kReturnBatch);
 }
 
+void StackPool::put_cold(Stack stack) noexcept {
+    Shelf& shelf = shelf_of(stack.size_class);
+    assert(shelf.taken > 0);
+    assert(shelf.free.size() < shelf.free.capacity());
+    --shelf.taken;
+    stack::DiscardBatch batch;
+    batch.add(stack.limit(), stack.base);
+    Entry entry;
+    entry.base = stack.base;
+    shelf.free.push_back(entry);
+    if (shelf.free.size() - shelf.reserved > kFreeMax) return_coldest(shelf, stack.size_class, kReturnBatch);
+}
+
 // A batch is full, or the deep stacks would exceed the budget if each had been used to its limit. One is always
 // allowed.
 bool StackPool::has_too_many_deep(const Shelf& shelf, std::size_t limit_bytes) const noexcept {
@@ -174,12 +187,33 @@ void StackPool::return_coldest(Shelf& shelf, StackClass size_class, std::size_t 
     }
     shelf.free.erase(shelf.free.begin(), shelf.free.begin() + static_cast<std::ptrdiff_t>(count));
     shelf.cold -= count;
+    shelf.returned += count;
 }
 
 void StackPool::trim() noexcept {
-    for (std::size_t i = 0; i < kStackClassCount; ++i) {
-        cool(shelves_[i], static_cast<StackClass>(i), shelves_[i].free.size());
+    while (trim_some(kFreeMax)) {
     }
+}
+
+bool StackPool::trim_some(std::size_t stacks_max) noexcept {
+    for (std::size_t i = 0; i < kStackClassCount; ++i) {
+        Shelf& shelf = shelves_[i];
+        const auto size_class = static_cast<StackClass>(i);
+        if (shelf.cold < shelf.free.size()) {
+            cool(shelf, size_class, shelf.cold + stacks_max);
+            return true;
+        }
+        const std::size_t unpromised = shelf.free.size() - shelf.reserved;
+        if (unpromised > kColdMax) {
+            return_coldest(shelf, size_class, std::min(unpromised - kColdMax, stacks_max));
+            return true;
+        }
+    }
+    return false;
+}
+
+void StackPool::cool_to_budget() noexcept {
+    while (warm_bytes_ > warm_bytes_max) cool_warmest_shelf();
 }
 
 PoolStatistics StackPool::statistics(StackClass size_class) const noexcept {
@@ -189,6 +223,7 @@ PoolStatistics StackPool::statistics(StackClass size_class) const noexcept {
     result.stacks_reserved = shelf.reserved;
     result.stacks_taken = shelf.taken;
     result.warm_bytes = shelf.warm_bytes;
+    result.stacks_returned = shelf.returned;
     return result;
 }
 

@@ -5,6 +5,7 @@
 #include "culm/residency.hpp"
 
 #include <algorithm>
+#include <cassert>
 #include <cerrno>
 #include <cstdint>
 
@@ -81,6 +82,73 @@ std::byte* page_floor(const void* address) noexcept {
     return reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(address) / page_bytes * page_bytes);
 }
 
+// Neighbours with at most so much between them are scanned in one go: a guard, and the pages that make a stride odd.
+constexpr std::ptrdiff_t kGapBytesMax = std::ptrdiff_t{128} << 10;
+
+// Adds up runs of present pages that come in address order and belong to several stacks in address order.
+class Sorter {
+public:
+    Sorter(std::span<const SuspendedStack> stacks, std::span<SuspendedUse> uses) noexcept
+        : stacks_(stacks), uses_(uses) {
+        for (SuspendedUse& use : uses_) use = {};
+    }
+
+    void add(const std::byte* start, std::size_t bytes) noexcept {
+        const std::byte* const end = start + bytes;
+        while (start < end) {
+            while (next_ < stacks_.size() && stacks_[next_].stack.base <= start) ++next_;
+            if (next_ == stacks_.size()) return;
+            const Stack stack = stacks_[next_].stack;
+            start = std::max<const std::byte*>(start, stack.limit());
+            if (start >= end) return;
+            count(start, std::min<const std::byte*>(end, stack.base));
+            start = stack.base;
+        }
+    }
+
+private:
+    void count(const std::byte* start, const std::byte* end) noexcept {
+        SuspendedUse& use = uses_[next_];
+        Residency& residency = use.residency;
+        if (residency.resident_bytes == 0) {
+            residency.depth_bytes = static_cast<std::size_t>(stacks_[next_].stack.base - start);
+        }
+        residency.resident_bytes += static_cast<std::size_t>(end - start);
+        const std::byte* const kept = discard_end(stacks_[next_]);
+        if (start < kept) use.excess_bytes += static_cast<std::size_t>(std::min(end, kept) - start);
+    }
+
+    std::span<const SuspendedStack> stacks_;
+    std::span<SuspendedUse> uses_;
+    std::size_t next_ = 0;
+};
+
+Result<void> sweep(std::span<const SuspendedStack> stacks, Sorter& sorter) noexcept {
+    os::Range runs[64];
+    std::byte* const end = stacks.back().stack.base;
+    for (std::byte* from = stacks.front().stack.limit(); from < end;) {
+        const os::PresentRuns present = os::scan_present(from, end, runs);
+        if (present.error != 0) return failed(present.error);
+        for (std::size_t i = 0; i < present.count; ++i) {
+            sorter.add(static_cast<const std::byte*>(runs[i].start), runs[i].bytes);
+        }
+        if (present.scanned_until <= from) return failed(EIO);
+        from = present.scanned_until;
+    }
+    return {};
+}
+
+Result<void> sweep_all(std::span<const SuspendedStack> stacks, std::span<SuspendedUse> uses) noexcept {
+    Sorter sorter(stacks, uses);
+    for (std::size_t first = 0; first < stacks.size();) {
+        std::size_t end = first + 1;
+        while (end < stacks.size() && stacks[end].stack.limit() - stacks[end - 1].stack.base <= kGapBytesMax) ++end;
+        if (Result<void> swept = sweep(stacks.subspan(first, end - first), sorter); !swept) return swept;
+        first = end;
+    }
+    return {};
+}
+
 }  // namespace
 
 Result<void> visit_present(const Stack& stack, VisitPresent visit, void* context) noexcept {
@@ -104,20 +172,44 @@ Result<Residency> stack_residency(const Stack& stack) noexcept {
     return tally.result;
 }
 
-std::size_t discard_below(std::span<const SuspendedStack> stacks) noexcept {
-    const std::size_t page_bytes = kernel_features().page_bytes;
-    stack::DiscardBatch batch;
-    std::size_t ranges = 0;
-    for (const SuspendedStack& suspended : stacks) {
-        if (!suspended.stack.contains(suspended.sp)) continue;
-        // One spare page stays, so that the usual depth does not fault again at the next call.
-        const auto* kept = static_cast<const std::byte*>(suspended.sp) - kRedZoneBytes;
-        std::byte* end = page_floor(kept) - page_bytes;
-        if (end <= suspended.stack.limit()) continue;
-        batch.add(suspended.stack.limit(), end);
-        ++ranges;
+Result<void> measure_suspended(std::span<const SuspendedStack> stacks, std::span<SuspendedUse> uses) noexcept {
+    assert(uses.size() >= stacks.size());
+    if (stacks.empty()) return {};
+    if (kernel_features().pagemap_scan) {
+        if (Result<void> swept = sweep_all(stacks, uses.first(stacks.size()))) return swept;
     }
-    return ranges;
+    Sorter sorter(stacks, uses.first(stacks.size()));
+    for (const SuspendedStack& suspended : stacks) {
+        auto add = [](void* context, const std::byte* start, std::size_t bytes) {
+            static_cast<Sorter*>(context)->add(start, bytes);
+        };
+        if (Result<void> seen = visit_present(suspended.stack, add, &sorter); !seen) return seen;
+    }
+    return {};
+}
+
+std::byte* discard_end(const SuspendedStack& suspended) noexcept {
+    std::byte* const limit = suspended.stack.limit();
+    if (!suspended.stack.contains(suspended.sp)) return limit;
+    // One spare page stays, so that the usual depth does not fault again at the next call.
+    const auto* kept = static_cast<const std::byte*>(suspended.sp) - kRedZoneBytes;
+    return std::max(page_floor(kept) - kernel_features().page_bytes, limit);
+}
+
+Discarded discard_below(std::span<const SuspendedStack> stacks) noexcept {
+    stack::DiscardBatch batch;
+    Discarded discarded;
+    for (const SuspendedStack& suspended : stacks) {
+        std::byte* const end = discard_end(suspended);
+        std::byte* start = suspended.stack.limit();
+        if (suspended.depth_bytes != 0) start = std::max(start, suspended.stack.base - suspended.depth_bytes);
+        if (end <= start) continue;
+        batch.add(start, end);
+        ++discarded.ranges;
+    }
+    batch.flush();
+    discarded.refused = batch.refused();
+    return discarded;
 }
 
 }  // namespace culm

@@ -64,6 +64,7 @@ def examine() -> Diagnosis:
     kernel = {
         **_culm.kernel_features(),
         "release": platform.release(),
+        "memory_pressure": _culm.pressure_sources(),
         "transparent_huge_pages": _chosen(read_text("/sys/kernel/mm/transparent_hugepage/enabled")),
     }
     limits = _limits()

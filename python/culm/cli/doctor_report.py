@@ -44,6 +44,7 @@ def _machine_table(diagnosis: Diagnosis) -> Table:
     available, total = bytes_text(limits["memory_available_bytes"]), bytes_text(limits["memory_bytes"])
     table.add_row("Memory", f"{available} available of {total}")
     table.add_row("Memory limit of the cgroup", bytes_text(limits["cgroup_memory_bytes"]))
+    table.add_row("Memory pressure", _pressure_text(kernel["memory_pressure"]))
     table.add_row("Address space limit", bytes_text(limits["address_space_bytes"]))
     table.add_row("Processors", count_text(limits["processors"]))
     return table
@@ -71,6 +72,15 @@ def _guard_text(kind: str) -> str:
         "madvise": "MADV_GUARD_INSTALL: no mapping per stack",
         "mprotect": "mprotect: two mappings per stack",
     }.get(kind, kind)
+
+
+def _pressure_text(sources: dict[str, str]) -> str:
+    found = [path for path in (sources["group_directory"], sources["stall_file"]) if path]
+    return (
+        "read from " + " and ".join(map(escape, found))
+        if found
+        else "cannot be seen: no control group, no /proc/pressure"
+    )
 
 
 def _overcommit_text(mode: int) -> str:

@@ -7,18 +7,22 @@
 namespace culm::runtime {
 namespace {
 
+std::int64_t read_ns(clockid_t clock) noexcept {
+    timespec now;
+    clock_gettime(clock, &now);
+    return now.tv_sec * std::int64_t{1'000'000'000} + now.tv_nsec;
+}
+
 class MonotonicClock final : public Clock {
 public:
-    std::int64_t now_ns() const noexcept override {
-        timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return now.tv_sec * std::int64_t{1'000'000'000} + now.tv_nsec;
-    }
+    std::int64_t now_ns() const noexcept override { return read_ns(CLOCK_MONOTONIC); }
     bool skip_to(std::int64_t) noexcept override { return false; }
 };
 
 }  // namespace
 
 std::unique_ptr<Clock> make_monotonic_clock() { return std::make_unique<MonotonicClock>(); }
+
+std::int64_t thread_cpu_ns() noexcept { return read_ns(CLOCK_THREAD_CPUTIME_ID); }
 
 }  // namespace culm::runtime

@@ -24,6 +24,9 @@ public:
 std::unique_ptr<Clock> make_monotonic_clock();
 std::unique_ptr<Clock> make_simulated_clock(std::int64_t start_ns = 0);
 
+// CPU time that the calling OS thread has spent; for statistics only.
+std::int64_t thread_cpu_ns() noexcept;
+
 // now + duration without overflow; a negative duration counts as zero.
 constexpr std::int64_t deadline_after(std::int64_t now_ns, std::int64_t duration_ns) noexcept {
     if (duration_ns <= 0) return now_ns;

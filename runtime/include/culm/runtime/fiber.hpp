@@ -98,9 +98,11 @@ public:
     StackClass stack_class() const noexcept { return stack_class_; }
     StrategyIndex stack_strategy() const noexcept { return stack_strategy_; }  // kArenaIndex for a main fiber
     const void* suspended_sp() const noexcept { return context_.sp; }          // meaningful while ready or parked
-    std::size_t peak_bytes() const noexcept { return peak_bytes_; }            // deepest use seen at a discard
+    // Deepest use seen so far, by whoever looked: what is given back is looked at first.
+    std::size_t peak_bytes() const noexcept { return std::size_t{peak_kb_} << 10; }
     void note_peak(std::size_t bytes) noexcept {
-        if (bytes > peak_bytes_) peak_bytes_ = bytes;
+        const auto kb = static_cast<std::uint32_t>(bytes >> 10);
+        if (kb > peak_kb_) peak_kb_ = kb;
     }
 
     // Where the host_stack_bytes are; null without a stack. They lie colour_bytes() below the base.
@@ -133,6 +135,7 @@ private:
     friend class TimerQueue;
     friend class FiberSlab;
     friend class RunQueue;
+    friend class Shrinker;
     friend struct YellowZoneKeeper;
     friend struct FiberProbe;  // tests: reaches move_to
     Fiber() = default;
@@ -149,11 +152,11 @@ private:
     StrategyIndex stack_strategy_ : 4 = kArenaIndex;
     bool has_permit_ = false;
     bool cancel_requested_ = false;
-    bool has_reservation_ = false;  // a stack is promised and not taken yet: the fiber never ran
+    bool has_reservation_ : 1 = false;  // a stack is promised and not taken yet: the fiber never ran
     bool is_main_ : 1 = false;
     YellowState yellow_ : 2 = YellowState::kClosed;  // written by the fault handler, on the fiber's own thread
-    bool trimmed_ : 1 = false;                       // has not run since its stack was last looked at by trim()
-    void* caught_exceptions_ = nullptr;              // __cxa_eh_globals of this fiber
+    std::uint8_t left_epoch_ = 1;        // the shrinker's, when it last left the processor; 0: looked at since then
+    void* caught_exceptions_ = nullptr;  // __cxa_eh_globals of this fiber
     std::uint32_t uncaught_exceptions_ = 0;
     std::int32_t errno_ = 0;
     ListLink queue_link_;  // run queue or one wait queue
@@ -174,7 +177,8 @@ private:
     char* name_ = nullptr;
     std::uint64_t id_ = 0;
     unsigned long identity_ = 0;
-    std::size_t peak_bytes_ = 0;
+    std::uint32_t peak_kb_ = 0;
+    std::uint32_t excess_pages_ = 0;  // the shrinker's: in memory, not needed while parked, not given back yet
     WaitQueue joiners_;
 };
 

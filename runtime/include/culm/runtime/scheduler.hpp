@@ -110,10 +110,8 @@ public:
 
     // --- memory -----------------------------------------------------------------------------------------------------
     StackPool& stack_pool() noexcept;
-    // Discards what parked fibers do not use, and the pool's spare memory. Returns stacks trimmed.
-    std::size_t trim() noexcept;
-    // Idle time after which trim() runs by itself, once per burst of activity. kNever: not at all.
-    std::int64_t trim_after_ns = 1'000'000'000;
+    std::size_t trim() noexcept;        // what shrink.hpp says, at once; returns how many stacks gave something back
+    bool exact_peaks() const noexcept;  // ShrinkSettings::exact_peaks, as followed by now
 
     Clock& clock() noexcept { return *clock_; }
     Reactor& reactor() noexcept { return *reactor_; }
@@ -160,13 +158,12 @@ private:
     void look() noexcept;
     void idle(Fiber& self) noexcept;
     void wait_for_work(Fiber& self) noexcept;
-    void collect() noexcept;
+    std::int64_t collect() noexcept;
     int poll_reactor(std::int64_t timeout_ns) noexcept;
     void poll_idle(Fiber& self, std::int64_t timeout_ns) noexcept;
     bool signal_waits() noexcept;
-    std::int64_t housekeeping_due_ns(std::int64_t now_ns) noexcept;
+    std::int64_t housekeeping_due_ns() noexcept;
     void keep_house(std::int64_t now_ns) noexcept;
-    std::size_t trim_slice() noexcept;
     void exit_if_deserted() noexcept;
     static void on_fd_ready(FdWait& wait, void* scheduler);
 
@@ -190,6 +187,7 @@ private:
     void* exceptions_ = nullptr;  // __cxa_get_globals() of the owning thread
     std::uint64_t switches_ = 0;
     unsigned looks_left_ = kSwitchesPerLook;
+    std::uint8_t epoch_ = 1;  // the shrinker's idea of now
     bool at_work_ = false, lost_in_fork_ = false;
     bool clock_jumps_ = false;  // simulated: never waits for real time
     std::unique_ptr<Parts> parts_;

@@ -10,6 +10,7 @@
 
 #include "culm/runtime/clock.hpp"
 #include "culm/runtime/reactor.hpp"
+#include "culm/runtime/shrink.hpp"
 
 namespace culm::runtime {
 
@@ -30,6 +31,7 @@ struct SchedulerStatistics {
     std::size_t ready = 0;
     std::size_t timers = 0;
     std::size_t fd_waits = 0;
+    ShrinkStatistics shrink;
 };
 
 }  // namespace culm::runtime

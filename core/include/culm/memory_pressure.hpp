@@ -1,0 +1,50 @@
+// Whether memory is short: for our control group, by its limit, and for whoever waits for memory, by what the kernel
+// reports as pressure stall information.
+//
+// Both are files (memory.current and its siblings in the group's directory, /proc/pressure/memory), found once and read
+// again at each look. Where they are missing nothing is ever short. No descriptor is kept, so fork and daemons that
+// close what they do not know do no harm. No trigger is registered with the kernel either: what it counts adds up, so
+// that looking now and then misses nothing, and a trigger needs a privilege.
+// Invariant: looking never fails; what cannot be read counts as plenty.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace culm {
+
+// Where the files are. An empty path: there is none.
+struct PressureSources {
+    static constexpr std::size_t kPathBytesMax = 512;
+    char group_directory[kPathBytesMax] = {};  // of our control group, version 2 or 1
+    char stall_file[kPathBytesMax] = {};       // of the group, or of the machine
+};
+
+// Found at the first call. Thread-safe.
+const PressureSources& pressure_sources() noexcept;
+// For tests: look there instead. Null restores what was found. Thread-safe; the sources are copied and kept for ever.
+// False without memory.
+bool override_pressure_sources(const PressureSources* sources) noexcept;
+bool pressure_sources_overridden() noexcept;
+
+// One observer of the pressure, with its own idea of when it last looked.
+class PressureGauge {
+public:
+    // The group holds more than this part of its limit, file pages that nobody uses set aside; or somebody has waited
+    // for memory for more than that part of the time since the last look.
+    static constexpr std::size_t kGroupPercent = 90;
+    static constexpr std::int64_t kStallPercent = 10;
+
+    // Whether memory is short. `now_ns` tells how long ago the last look was. Four small files at most.
+    bool look(std::int64_t now_ns) noexcept;
+
+private:
+    bool group_is_full(const PressureSources& sources) noexcept;
+    bool somebody_stalls(const PressureSources& sources, std::int64_t now_ns) noexcept;
+
+    const PressureSources* sources_ = nullptr;  // of the last look
+    std::int64_t last_look_ns_ = 0;
+    std::int64_t last_stall_us_ = -1;  // unknown
+};
+
+}  // namespace culm

@@ -1,0 +1,131 @@
+"""culm.configure(): the settings of the process, read and changed in one call.
+
+Invariant: either every given setting is valid and all are taken over, or none is.
+"""
+
+import math
+import threading
+from dataclasses import dataclass, replace
+
+from culm import _culm
+
+_BUDGET_MAX = 1 << 62
+_SECONDS_MAX = 1e9  # some thirty years
+
+_change = threading.Lock()
+
+
+class _Unset:
+    """Stands for an argument that was not given, because None means something."""
+
+    def __repr__(self) -> str:
+        return "unchanged"
+
+
+_UNSET = _Unset()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings in force, for all threads of the process."""
+
+    shrink_after: float | None  #: seconds a fiber must have been parked before its memory goes back; None: never
+    shrink_budget: int  #: bytes all parked fibers may keep beyond what they need while their threads are busy
+    pool_budget: int  #: bytes each thread's free stacks may keep
+    react_to_pressure: bool  #: give everything back at once when memory is short
+    exact_peaks: bool  #: stacks are cleaned when a fiber ends, so that peaks never include an earlier fiber's
+
+
+def configure(
+    *,
+    shrink_after: float | _Unset | None = _UNSET,
+    shrink_budget: int | _Unset = _UNSET,
+    pool_budget: int | _Unset = _UNSET,
+    react_to_pressure: bool | _Unset = _UNSET,
+    exact_peaks: bool | _Unset = _UNSET,
+) -> Settings:
+    """Change the given settings and return all that are then in force. Without arguments: only return them.
+
+    They hold for the whole process: for threads that run fibers now, which follow at their next look around (idle ones
+    are woken for it), and for later ones. May be called from any thread. Does not park.
+
+    shrink_after: seconds, 1.0 by default. A fiber parked for as long is looked at, once; what its stack has in memory
+        beyond what it needs is given back when its thread has been idle for as long, or sooner when a budget is
+        exceeded. None: only culm.trim() and memory pressure give back. Less than 0.001 counts as 0.001.
+    shrink_budget: bytes, 32 MiB by default, that the parked fibers of the process may keep while threads are busy. 0:
+        what has been looked at goes at once.
+    pool_budget: bytes, 64 MiB by default, that the free stacks of each thread may keep for new fibers.
+    react_to_pressure: True by default. Everything goes back, whatever its age, when the control group is nearly
+        full or somebody waits for memory (pressure stall information), looked at four times a second.
+    exact_peaks: False by default. True cleans each stack when its fiber ends and measures it before; costs some
+        microseconds a fiber.
+
+    Raises TypeError for a wrong type and ValueError for a number out of range; nothing has changed then.
+    """
+    with _change:
+        settings = _settings_in_force()
+        wanted = settings
+        if not isinstance(shrink_after, _Unset):
+            wanted = replace(wanted, shrink_after=_seconds("shrink_after", shrink_after))
+        if not isinstance(shrink_budget, _Unset):
+            wanted = replace(wanted, shrink_budget=_bytes("shrink_budget", shrink_budget))
+        if not isinstance(pool_budget, _Unset):
+            wanted = replace(wanted, pool_budget=_bytes("pool_budget", pool_budget))
+        if not isinstance(react_to_pressure, _Unset):
+            wanted = replace(wanted, react_to_pressure=_truth("react_to_pressure", react_to_pressure))
+        if not isinstance(exact_peaks, _Unset):
+            wanted = replace(wanted, exact_peaks=_truth("exact_peaks", exact_peaks))
+        if wanted != settings:
+            after = wanted.shrink_after
+            _culm.set_shrink_settings(
+                -1 if after is None else round(after * 1e9),
+                wanted.shrink_budget,
+                wanted.pool_budget,
+                wanted.react_to_pressure,
+                wanted.exact_peaks,
+            )
+        return wanted
+
+
+def _settings_in_force() -> Settings:
+    after_ns, shrink_budget, pool_budget, react_to_pressure, exact_peaks = _culm.shrink_settings()
+    return Settings(
+        shrink_after=None if after_ns < 0 else after_ns / 1e9,
+        shrink_budget=shrink_budget,
+        pool_budget=pool_budget,
+        react_to_pressure=react_to_pressure,
+        exact_peaks=exact_peaks,
+    )
+
+
+def _seconds(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}")
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"{name} must be a number of seconds, not NaN; None means never")
+    if value < 0 or value > _SECONDS_MAX:
+        raise ValueError(f"{name} must be from 0 to {_SECONDS_MAX:g} seconds, got {_shown(value)}; None means never")
+    return float(value)
+
+
+def _bytes(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int of bytes, not {type(value).__name__}")
+    if value < 0 or value > _BUDGET_MAX:
+        raise ValueError(f"{name} must be from 0 to 2**62 bytes, got {_shown(value)}")
+    return value
+
+
+def _shown(value: int | float) -> str:
+    """The number, unless it is so large that writing it down helps nobody."""
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "a number of more than 30 digits"
+    return repr(value)
+
+
+def _truth(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
+    return value
