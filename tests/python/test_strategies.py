@@ -122,7 +122,8 @@ with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     fibers = [culm.spawn(os.getpid) for _ in range(3)]
     chosen = culm.spawn(os.getpid, strategy="arena", stack_limit=65536)
-print([fiber.strategy for fiber in fibers], chosen.strategy, {fiber.result() == os.getpid() for fiber in [*fibers, chosen]})
+results = {fiber.result() == os.getpid() for fiber in [*fibers, chosen]}
+print([fiber.strategy for fiber in fibers], chosen.strategy, results)
 for one in caught:
     print(one.category.__name__, one.message)
 """
