@@ -28,6 +28,14 @@ std::int64_t epoch_length_ns(std::int64_t after_ns, unsigned epochs_per_age) noe
     return std::max(after_ns, kAgeNsMin) / epochs_per_age;
 }
 
+// Blocks lie densely in the order of their making, which is mostly that of the list: the fiber some places on is likely
+// to be so many blocks on. A wrong guess costs nothing. The links alone would have each step wait for memory.
+void fetch_ahead(const Fiber& fiber) noexcept {
+    constexpr std::size_t kAhead = 12;
+    const auto* ahead = reinterpret_cast<const char*>(&fiber) + kAhead * sizeof(Fiber);
+    for (std::size_t line = 0; line < sizeof(Fiber); line += 64) __builtin_prefetch(ahead + line, 1);
+}
+
 }  // namespace
 
 bool Shrinker::open(StackPool& pool, StrategyPool& others, bool clock_jumps) noexcept {
@@ -206,6 +214,7 @@ void Shrinker::visit_fresh(const Fiber& running) noexcept {
     std::size_t count = 0;
     for (std::size_t passed = 0; cursor_ && count < kVisitsMax && passed < kPassedMax; ++passed) {
         Fiber& fiber = *cursor_;
+        fetch_ahead(fiber);
         cursor_ = fresh_.after(fiber);
         if (is_due(fiber, running)) batch_->fibers[count++] = &fiber;
     }

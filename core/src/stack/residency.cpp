@@ -79,7 +79,7 @@ struct Tally {
 
 std::byte* page_floor(const void* address) noexcept {
     const std::uintptr_t page_bytes = kernel_features().page_bytes;
-    return reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(address) / page_bytes * page_bytes);
+    return reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(address) & ~(page_bytes - 1));
 }
 
 // Neighbours with at most so much between them are scanned in one go: a guard, and the pages that make a stride odd.
