@@ -16,7 +16,10 @@ using runtime::Fiber;
 
 namespace {
 
-PyTypeObject* base_type = nullptr;  // RecursionError
+// RecursionError, and what it did before add_stack_overflow().
+PyTypeObject* base_type = nullptr;
+initproc base_initialize = nullptr;
+destructor base_deallocate = nullptr;
 
 // --- in the fault handler
 // ---------------------------------------------------------------------------------------------
@@ -73,6 +76,11 @@ int look_again(void*) {
     return 0;
 }
 
+void look_soon(ThreadHost& host) {
+    looks_left = kLooksMax;
+    (void)interpreter::call_soon(host.record, look_again, nullptr);
+}
+
 PyObject* message_for(PyFiber* self) {
     PyObject* label = fiber_label(self);
     if (label == nullptr) return nullptr;
@@ -92,8 +100,7 @@ PyObject* construct(PyTypeObject* type, PyObject* arguments, PyObject* keywords)
     if (self == nullptr || !interpreter::overflow_delivered(host->record, saved_state(*host, *self->fiber))) {
         return base_type->tp_new(type, arguments, keywords);
     }
-    looks_left = kLooksMax;
-    (void)interpreter::call_soon(host->record, look_again, nullptr);
+    look_soon(*host);
     PyObject* message = message_for(self);
     PyObject* with_message = message == nullptr ? nullptr : PyTuple_Pack(1, message);
     Py_XDECREF(message);
@@ -106,14 +113,51 @@ PyObject* construct(PyTypeObject* type, PyObject* arguments, PyObject* keywords)
 // The message that construct() has set must not be replaced by the arguments that there were none of.
 int initialize(PyObject* self, PyObject* arguments, PyObject* keywords) {
     if (PyTuple_GET_SIZE(arguments) == 0 && keywords == nullptr) return 0;
-    return base_type->tp_init(self, arguments, keywords);
+    return base_initialize(self, arguments, keywords);
+}
+
+void settle() noexcept {
+    if (thread_host != nullptr) runtime::settle_overflow(thread_host->scheduler->running());
 }
 
 void deallocate(PyObject* self) {
     PyTypeObject* type = Py_TYPE(self);
-    base_type->tp_dealloc(self);
+    base_deallocate(self);
     Py_DECREF(type);
-    if (thread_host != nullptr) runtime::settle_overflow(thread_host->scheduler->running());
+    settle();
+}
+
+// --- RecursionError itself
+// ----------------------------------------------------------------------------------------------
+
+// The interpreter's own exception where an overflow is behind it.
+bool stands_for_overflow(const ThreadHost* host, PyObject* self) noexcept {
+    if (host == nullptr || !Py_IS_TYPE(self, base_type)) return false;
+    return runtime::has_overflown(host->scheduler->running());
+}
+
+int initialize_recursion_error(PyObject* self, PyObject* arguments, PyObject* keywords) {
+    ThreadHost* host = thread_host;
+    if (!stands_for_overflow(host, self)) [[likely]]
+        return base_initialize(self, arguments, keywords);
+    PyFiber* fiber = running_fiber(*host);
+    if (!interpreter::overflow_replaced(host->record, saved_state(*host, *fiber->fiber))) {
+        return base_initialize(self, arguments, keywords);
+    }
+    look_soon(*host);
+    settle();
+    PyObject* message = message_for(fiber);
+    PyObject* with_message = message == nullptr ? nullptr : PyTuple_Pack(1, message);
+    Py_XDECREF(message);
+    if (with_message == nullptr) return -1;
+    const int result = base_initialize(self, with_message, keywords);
+    Py_DECREF(with_message);
+    return result;
+}
+
+void deallocate_recursion_error(PyObject* self) {
+    base_deallocate(self);
+    settle();
 }
 
 constexpr const char* kDocumentation =
@@ -135,8 +179,12 @@ PyType_Spec spec = {.name = "culm.StackOverflowError",
 
 bool add_stack_overflow(PyObject* module) {
     base_type = reinterpret_cast<PyTypeObject*>(PyExc_RecursionError);
+    base_initialize = base_type->tp_init;
+    base_deallocate = base_type->tp_dealloc;
     PyObject* type = PyType_FromSpecWithBases(&spec, PyExc_RecursionError);
     if (type == nullptr) return false;
+    base_type->tp_init = initialize_recursion_error;
+    base_type->tp_dealloc = deallocate_recursion_error;
     interpreter::set_overflow_exception(type);
     return PyModule_AddObjectRef(module, "StackOverflowError", type) == 0;  // this reference is kept, too
 }

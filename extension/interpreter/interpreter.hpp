@@ -96,6 +96,9 @@ void set_overflow_exception(PyObject* exception_class) noexcept;
 void overflow_soon(ThreadRecord& thread, SavedState& state, bool last) noexcept;
 // The evaluation loop is constructing the exception that overflow_soon() has asked for. False: it was not asked for.
 bool overflow_delivered(ThreadRecord& thread, SavedState& state) noexcept;
+// A RecursionError of the interpreter's own is being constructed in the running fiber: does it stand for one that
+// overflow_soon() wanted? If so, what made the interpreter raise it is undone.
+bool overflow_replaced(ThreadRecord& thread, SavedState& state) noexcept;
 bool overflow_pending(const ThreadRecord& thread, SavedState& state) noexcept;
 // What is pending is taken along when the fiber is left, and put back when it continues.
 void overflow_leaves(ThreadRecord& thread, SavedState& state) noexcept;

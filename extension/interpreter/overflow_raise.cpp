@@ -37,6 +37,7 @@ void arm_overflow(PyThreadState* tstate, OverflowRaise& raise, bool last) noexce
         raise.wanted = true;
         return put_in(tstate, raise);
     }
+    if (raise.wanted && !overflow_is_armed(tstate)) return;  // it is being constructed
     // Again one, not two: the counter's comes first.
     if (raise.wanted) take_out(tstate, raise);
     raise.wanted = false;
@@ -114,6 +115,13 @@ void overflow_soon(ThreadRecord& thread, SavedState& state, bool last) noexcept 
 bool overflow_delivered(ThreadRecord& thread, SavedState& state) noexcept {
     if (!deliver_overflow(thread.tstate, raise_of(state))) return false;
     resume_pending_raise(thread.tstate, words_of<CommonWords>(state).pending_raise);
+    return true;
+}
+
+bool overflow_replaced(ThreadRecord& thread, SavedState& state) noexcept {
+    OverflowRaise& raise = raise_of(state);
+    if (raise.units_taken == 0 && !raise.is_watched) return false;
+    end_overflow(thread.tstate, raise);
     return true;
 }
 

@@ -1,0 +1,118 @@
+"""C code that the interpreter knows nothing of uses up a fiber's stack.
+
+Where it calls back, that call raises; where it never does, the process dies with a report that shows where.
+"""
+
+import ctypes
+import shutil
+import signal
+import subprocess
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import culm
+
+SOURCE = Path(__file__).with_name("dive.c")
+KB = 1024
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> str:
+    compiler = shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0]) or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    made = tmp_path_factory.mktemp("dive") / "dive.so"
+    subprocess.run([compiler, "-O1", "-fno-inline", "-shared", "-fPIC", "-o", made, SOURCE], check=True)
+    return str(made)
+
+
+@pytest.fixture
+def dive(library: str) -> Callable[[int, Callable[[], Any]], Any]:
+    function = ctypes.PyDLL(library).dive
+    function.restype = ctypes.py_object
+    function.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.py_object]
+    call = ctypes.cast(ctypes.pythonapi.PyObject_CallNoArgs, ctypes.c_void_p)
+    return lambda size, callback: function(size, call, callback)
+
+
+def past_limit(dive: Callable[..., Any], limit: int, past: int, callback: Callable[[], Any]) -> Any:
+    """Calls back from `past` bytes below the limit of the running fiber's stack, give or take a few hundred."""
+    return dive(limit - culm.current().stack.used + past, callback)
+
+
+@pytest.mark.parametrize("limit", [64 * 2**10, 256 * 2**10, 2**20])
+def test_a_call_back_from_deep_in_c_raises_at_every_depth(dive: Callable[..., Any], limit: int) -> None:
+    outcomes: set[type] = set()
+
+    def worker() -> None:
+        for past in range(-40 * KB, 9 * KB, 192):
+            try:
+                outcomes.add(type(past_limit(dive, limit, past, lambda: "surfaced")))
+            except RecursionError as error:
+                outcomes.add(type(error))
+                if past > KB:
+                    assert "'diver' ran out of stack" in str(error)
+            else:
+                assert past < KB
+
+    neighbour = culm.spawn(lambda: (culm.sleep(0), "unharmed")[1], stack_limit=limit)
+    culm.spawn(worker, stack_limit=limit, name="diver").result()
+    assert neighbour.result() == "unharmed"
+    assert str in outcomes
+    assert outcomes & {RecursionError, culm.StackOverflowError}
+
+
+def test_ten_thousand_in_a_row_in_a_fiber_that_never_parks(dive: Callable[..., Any]) -> None:
+    limit = 256 * 2**10
+
+    def worker() -> int:
+        seen = 0
+        for number in range(10_000):
+            try:
+                past_limit(dive, limit, KB + number % (8 * KB), lambda: None)
+            except RecursionError:
+                seen += 1
+        return seen
+
+    assert culm.spawn(worker, stack_limit=limit).result() == 10_000
+
+
+def test_all_exceptions_kept(dive: Callable[..., Any]) -> None:
+    limit = 256 * 2**10
+
+    def worker() -> int:
+        kept = []
+        for number in range(500):
+            try:
+                past_limit(dive, limit, KB + number % (8 * KB), lambda: None)
+            except RecursionError as error:
+                kept.append(error)
+        return len(kept)
+
+    assert culm.spawn(worker, stack_limit=limit).result() == 500
+
+
+SCRIPT = """
+import ctypes, culm
+function = ctypes.{loader}({library!r}).dive
+function.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+def greedy():
+    function(10 * 2**20, None, None)
+culm.spawn(greedy, stack_limit=256 * 2**10, name="greedy").result()
+"""
+
+
+@pytest.mark.parametrize("loader", ["PyDLL", "CDLL"])
+def test_c_that_never_returns_ends_the_process_with_a_report(library: str, run_script: Any, loader: str) -> None:
+    ended = run_script(SCRIPT.format(library=library, loader=loader))
+    assert ended.returncode == -signal.SIGSEGV
+    lines = ended.stderr.splitlines()
+    assert lines[0].startswith("culm: greedy ran out of stack: limit 262144 bytes")
+    assert lines[1] == "Python frames, innermost first:"
+    assert 'script.py", line 6, in greedy' in lines[2]
+    heading = lines.index("C frames, innermost first:")
+    assert "dive" in lines[heading + 1]
