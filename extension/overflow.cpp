@@ -70,6 +70,8 @@ int look_again(void*) {
     ThreadHost* host = thread_host;
     if (host == nullptr) return 0;
     Fiber& fiber = host->scheduler->running();
+    if (!runtime::has_overflown(fiber)) return 0;
+    interpreter::overflow_raised(saved_state(*host, fiber));
     runtime::settle_overflow(fiber);
     if (!runtime::has_overflown(fiber) || --looks_left <= 0) return 0;
     (void)interpreter::call_soon(host->record, look_again, nullptr);
@@ -120,11 +122,19 @@ void settle() noexcept {
     if (thread_host != nullptr) runtime::settle_overflow(thread_host->scheduler->running());
 }
 
+// An exception has gone.
+void settle_after_one() noexcept {
+    ThreadHost* host = thread_host;
+    if (host == nullptr || !runtime::has_overflown(host->scheduler->running())) return;
+    interpreter::overflow_raised(saved_state(*host, host->scheduler->running()));
+    settle();
+}
+
 void deallocate(PyObject* self) {
     PyTypeObject* type = Py_TYPE(self);
     base_deallocate(self);
     Py_DECREF(type);
-    settle();
+    settle_after_one();
 }
 
 // --- RecursionError itself
@@ -157,7 +167,7 @@ int initialize_recursion_error(PyObject* self, PyObject* arguments, PyObject* ke
 
 void deallocate_recursion_error(PyObject* self) {
     base_deallocate(self);
-    settle();
+    settle_after_one();
 }
 
 constexpr const char* kDocumentation =

@@ -99,6 +99,8 @@ bool overflow_delivered(ThreadRecord& thread, SavedState& state) noexcept;
 // A RecursionError of the interpreter's own is being constructed in the running fiber: does it stand for one that
 // overflow_soon() wanted? If so, what made the interpreter raise it is undone.
 bool overflow_replaced(ThreadRecord& thread, SavedState& state) noexcept;
+// The evaluation loop has looked again since: from here on the stack may overflow anew, even before it has shrunk.
+void overflow_raised(SavedState& state) noexcept;
 bool overflow_pending(const ThreadRecord& thread, SavedState& state) noexcept;
 // What is pending is taken along when the fiber is left, and put back when it continues.
 void overflow_leaves(ThreadRecord& thread, SavedState& state) noexcept;

@@ -28,20 +28,24 @@ void take_out(PyThreadState* tstate, OverflowRaise& raise) noexcept {
     if (aside == nullptr) forget_raise_request(tstate);
 }
 
+void give_back_units(PyThreadState* tstate, OverflowRaise& raise) noexcept {
+    int* left = c_recursion_left(tstate);
+    if (left == nullptr) return;
+    *left += raise.units_taken;
+    raise.units_taken = 0;
+}
+
 }  // namespace
 
 void arm_overflow(PyThreadState* tstate, OverflowRaise& raise, bool last) noexcept {
     if (raise.is_watched) return;  // one exception, not two
+    if (raise.is_raised) return;   // what raises it needs room
+    const bool is_armed = overflow_is_armed(tstate);
+    if (raise.wanted && !is_armed) return;  // it is about to be constructed
+    raise.wanted = true;
+    if (!is_armed) put_in(tstate, raise);
     int* left = last ? c_recursion_left(tstate) : nullptr;
-    if (left == nullptr) {
-        raise.wanted = true;
-        return put_in(tstate, raise);
-    }
-    if (raise.wanted && !overflow_is_armed(tstate)) return;  // it is being constructed
-    // Again one, not two: the counter's comes first.
-    if (raise.wanted) take_out(tstate, raise);
-    raise.wanted = false;
-    if (*left <= 0) return;
+    if (left == nullptr || *left <= 0) return;
     raise.units_taken += *left;
     *left = 0;
 }
@@ -49,6 +53,8 @@ void arm_overflow(PyThreadState* tstate, OverflowRaise& raise, bool last) noexce
 bool deliver_overflow(PyThreadState* tstate, OverflowRaise& raise) noexcept {
     if (!raise.wanted || raise.carried || overflow_is_armed(tstate)) return false;
     raise.wanted = false;
+    give_back_units(tstate, raise);
+    raise.is_raised = true;
     Py_INCREF(overflow_class);  // replaces the reference that the evaluation loop is about to drop
     PyObject* aside = raise.aside;
     raise.aside = nullptr;
@@ -84,10 +90,8 @@ void forget_overflow(PyThreadState* tstate, OverflowRaise& raise) noexcept {
 }
 
 void end_overflow(PyThreadState* tstate, OverflowRaise& raise) noexcept {
-    int* left = c_recursion_left(tstate);
-    if (left == nullptr) return;
-    *left += raise.units_taken;
-    raise.units_taken = 0;
+    give_back_units(tstate, raise);
+    raise.is_raised = false;
 }
 
 // --- interpreter.hpp
@@ -121,7 +125,8 @@ bool overflow_delivered(ThreadRecord& thread, SavedState& state) noexcept {
 bool overflow_replaced(ThreadRecord& thread, SavedState& state) noexcept {
     OverflowRaise& raise = raise_of(state);
     if (raise.units_taken == 0 && !raise.is_watched) return false;
-    end_overflow(thread.tstate, raise);
+    forget_overflow(thread.tstate, raise);
+    raise.is_raised = true;
     return true;
 }
 
@@ -138,6 +143,8 @@ void overflow_returns(ThreadRecord& thread, SavedState& state) noexcept {
 }
 
 void overflow_ended(ThreadRecord& thread, SavedState& state) noexcept { end_overflow(thread.tstate, raise_of(state)); }
+
+void overflow_raised(SavedState& state) noexcept { raise_of(state).is_raised = false; }
 
 void overflow_given_up(ThreadRecord& thread, SavedState& state) noexcept {
     forget_overflow(thread.tstate, raise_of(state));

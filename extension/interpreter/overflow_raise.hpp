@@ -5,7 +5,8 @@
 // delivered has references to spare for that, and is replenished when it is constructed.
 // What waits in async_exc already, a cancellation say, is moved aside and put back when the class has been constructed.
 // If that does not stop the code, because C calls C and the evaluation loop is not reached, the versions that count C
-// recursion are told that nothing is left of it: what counts then fails by itself.
+// recursion are told that nothing is left of it: what counts then fails by itself. Whichever of the two exceptions is
+// constructed first withdraws the other.
 // Invariant: `aside` is a strong reference that was async_exc's.
 #pragma once
 
@@ -18,6 +19,7 @@ struct OverflowRaise {
     int units_taken = 0;      // of C recursion; given back when the stack has shrunk
     bool wanted = false;      // armed, and not known to be delivered
     bool carried = false;     // of these: not in the thread state, the fiber is suspended
+    bool is_raised = false;   // it has been constructed, and the evaluation loop has not looked again since
     bool is_watched = false;  // the interpreter itself looks at the stack pointer in the yellow zone, too
 };
 
