@@ -70,7 +70,6 @@ int look_again(void*) {
     ThreadHost* host = thread_host;
     if (host == nullptr) return 0;
     Fiber& fiber = host->scheduler->running();
-    if (!runtime::has_overflown(fiber)) return 0;
     interpreter::overflow_raised(saved_state(*host, fiber));
     runtime::settle_overflow(fiber);
     if (!runtime::has_overflown(fiber) || --looks_left <= 0) return 0;
@@ -125,7 +124,7 @@ void settle() noexcept {
 // An exception has gone.
 void settle_after_one() noexcept {
     ThreadHost* host = thread_host;
-    if (host == nullptr || !runtime::has_overflown(host->scheduler->running())) return;
+    if (host == nullptr) return;
     interpreter::overflow_raised(saved_state(*host, host->scheduler->running()));
     settle();
 }
@@ -140,21 +139,16 @@ void deallocate(PyObject* self) {
 // --- RecursionError itself
 // ----------------------------------------------------------------------------------------------
 
-// The interpreter's own exception where an overflow is behind it.
-bool stands_for_overflow(const ThreadHost* host, PyObject* self) noexcept {
-    if (host == nullptr || !Py_IS_TYPE(self, base_type)) return false;
-    return runtime::has_overflown(host->scheduler->running());
-}
-
+// The interpreter's own exception may stand for an overflow: then it gets the message of one.
 int initialize_recursion_error(PyObject* self, PyObject* arguments, PyObject* keywords) {
     ThreadHost* host = thread_host;
-    if (!stands_for_overflow(host, self)) [[likely]]
-        return base_initialize(self, arguments, keywords);
-    PyFiber* fiber = running_fiber(*host);
-    if (!interpreter::overflow_replaced(host->record, saved_state(*host, *fiber->fiber))) {
-        return base_initialize(self, arguments, keywords);
-    }
+    PyFiber* fiber = host != nullptr && Py_IS_TYPE(self, base_type) ? running_fiber(*host) : nullptr;
+    if (fiber == nullptr || fiber->fiber->is_main()) return base_initialize(self, arguments, keywords);
+    interpreter::SavedState& state = saved_state(*host, *fiber->fiber);
+    const bool stands_for_one =
+        interpreter::overflow_replaced(host->record, state, runtime::has_overflown(*fiber->fiber));
     look_soon(*host);
+    if (!stands_for_one) return base_initialize(self, arguments, keywords);
     settle();
     PyObject* message = message_for(fiber);
     PyObject* with_message = message == nullptr ? nullptr : PyTuple_Pack(1, message);
@@ -193,6 +187,7 @@ bool add_stack_overflow(PyObject* module) {
     base_deallocate = base_type->tp_dealloc;
     PyObject* type = PyType_FromSpecWithBases(&spec, PyExc_RecursionError);
     if (type == nullptr) return false;
+    base_type->tp_vectorcall = nullptr;  // of 3.14, which leaves tp_init out
     base_type->tp_init = initialize_recursion_error;
     base_type->tp_dealloc = deallocate_recursion_error;
     interpreter::set_overflow_exception(type);

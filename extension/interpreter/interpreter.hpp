@@ -98,7 +98,7 @@ void overflow_soon(ThreadRecord& thread, SavedState& state, bool last) noexcept;
 bool overflow_delivered(ThreadRecord& thread, SavedState& state) noexcept;
 // A RecursionError of the interpreter's own is being constructed in the running fiber: does it stand for one that
 // overflow_soon() wanted? If so, what made the interpreter raise it is undone.
-bool overflow_replaced(ThreadRecord& thread, SavedState& state) noexcept;
+bool overflow_replaced(ThreadRecord& thread, SavedState& state, bool has_overflown) noexcept;
 // The evaluation loop has looked again since: from here on the stack may overflow anew, even before it has shrunk.
 void overflow_raised(SavedState& state) noexcept;
 bool overflow_pending(const ThreadRecord& thread, SavedState& state) noexcept;

@@ -122,11 +122,17 @@ bool overflow_delivered(ThreadRecord& thread, SavedState& state) noexcept {
     return true;
 }
 
-bool overflow_replaced(ThreadRecord& thread, SavedState& state) noexcept {
+// An interpreter that looks at the stack pointer raises near the limit, and in raising comes to the zone: that is no
+// second overflow.
+bool overflow_replaced(ThreadRecord& thread, SavedState& state, bool has_overflown) noexcept {
     OverflowRaise& raise = raise_of(state);
-    if (raise.units_taken == 0 && !raise.is_watched) return false;
-    forget_overflow(thread.tstate, raise);
-    raise.is_raised = true;
+    const bool by_address = c_recursion_left(thread.tstate) == nullptr;
+    const bool was_wanted = raise.units_taken > 0 || overflow_is_pending(thread.tstate, raise);
+    if (by_address || was_wanted) raise.is_raised = true;
+    if (!was_wanted) return has_overflown && raise.is_watched;
+    give_back_units(thread.tstate, raise);
+    if (overflow_is_pending(thread.tstate, raise)) take_out(thread.tstate, raise);
+    raise.wanted = false;
     return true;
 }
 
