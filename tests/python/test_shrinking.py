@@ -254,8 +254,9 @@ def stack_mapping_flags() -> list[list[str]]:
 
 def test_fork_while_slices_are_under_way(run_script: Run) -> None:
     done = run_script("""
-import os, threading, time
+import os, threading, time, warnings
 import culm
+warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
 from culm import lowlevel
 def recurse(depth):
     return 0 if depth == 0 else min([depth], key=lambda _: recurse(depth - 1))
