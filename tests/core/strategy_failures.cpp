@@ -88,6 +88,7 @@ TEST_CASE("each call of each strategy fails in turn: an error, nothing lost, and
 }
 
 TEST_CASE("a limit above RLIMIT_STACK is refused where stacks grow down") {
+    if (!CULM_KERNEL_IS_REAL) return;
     const ChildEnd end = run_in_child([] {
         set_limit(RLIMIT_STACK, std::size_t{1} << 20);
         StrategyStack stack;
@@ -122,6 +123,7 @@ TEST_CASE("a stack that grows down loses nobody else's memory when it is shrunk 
 }
 
 TEST_CASE("locking beyond RLIMIT_MEMLOCK is refused, and nothing is kept") {
+    if (!CULM_KERNEL_IS_REAL) return;
     const ChildEnd end = run_in_child([] {
         // Root may lock without a limit, so be nobody.
         set_limit(RLIMIT_MEMLOCK, std::size_t{1} << 20);
