@@ -107,8 +107,7 @@ void prepare(SavedState& state, const ThreadRecord& thread, void* chunk, std::si
     words.tracing.event = -1;
     words.stack_protection = stack_protection_for(c_stack_limit, c_stack_base);
     words.defers_deallocation = static_cast<std::size_t>(c_stack_base - c_stack_limit) < deallocation_needs_bytes();
-    words.overflow_raise.is_watched =
-        words.stack_protection.hard_limit < reinterpret_cast<std::uintptr_t>(c_stack_limit);
+    words.overflow_raise.is_watched = words.defers_deallocation;  // only then does its window reach the yellow zone
 }
 
 void prepare_main(SavedState& state, const ThreadRecord& thread) noexcept {

@@ -93,14 +93,15 @@ bool calibrate_stack_protection(PyThreadState* tstate) {
 }
 
 // The interpreter looks at two margins below its soft limit and ends the process below its hard one. A fiber has a
-// yellow zone and a guard for that: its hard limit lies where the interpreter no longer looks.
+// yellow zone and a guard for that: its hard limit lies where the interpreter no longer looks, with room for the
+// function that compares, which runs a little below the one that looked.
 StackProtection stack_protection_for(const std::byte* limit, const std::byte* base) noexcept {
     const auto top = reinterpret_cast<std::uintptr_t>(base);
     auto lowest = reinterpret_cast<std::uintptr_t>(limit);
     if (skips_half_) lowest += (top - lowest) / 2;
     const std::size_t size = top - lowest;
     const std::uintptr_t soft = size < deallocation_needs_bytes() ? lowest + size / 4 : lowest + 2 * margin_bytes_;
-    return {top, soft, soft - 2 * margin_bytes_};
+    return {top, soft, soft - 3 * margin_bytes_};
 }
 
 // The interpreter destroys what it deferred only with four margins left above the soft limit; one for the caller. With

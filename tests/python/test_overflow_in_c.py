@@ -49,7 +49,7 @@ def test_a_call_back_from_deep_in_c_raises_at_every_depth(dive: Callable[..., An
     outcomes: set[type] = set()
 
     def worker() -> None:
-        for past in range(-40 * KB, 9 * KB, 192):
+        for past in range(-5 * min(limit, 128 * KB) // 8, 9 * KB, 192):
             try:
                 outcomes.add(type(past_limit(dive, limit, past, lambda: "surfaced")))
             except RecursionError as error:
