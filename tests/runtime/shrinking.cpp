@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <thread>
 #include <vector>
@@ -96,9 +97,9 @@ void be_busy_until(Simulation& simulation, std::int64_t until_ns) {
 class PressureFiles {
 public:
     PressureFiles() {
-        char name[] = "/tmp/culm-pressure-XXXXXX";
-        REQUIRE(mkdtemp(name) != nullptr);
-        directory_ = name;
+        directory_ = (std::filesystem::temp_directory_path() / "culm-pressure-XXXXXX").string();
+        REQUIRE(mkdtemp(directory_.data()) != nullptr);
+        const char* name = directory_.c_str();
         std::snprintf(sources_.group_directory, sizeof(sources_.group_directory), "%s", name);
         std::snprintf(sources_.stall_file, sizeof(sources_.stall_file), "%s/stall", name);
         write("memory.current", "100000");
