@@ -92,12 +92,12 @@ void forget_dummy_thread(PyFiber* self) {
 // The function and its arguments stay in the object while they are in use: a reference held by a C frame of a parked
 // fiber would be one that the garbage collector cannot account for.
 PyObject* call_function(PyFiber* self) {
-    if (self->keywords != nullptr) {
-        if (self->arguments == nullptr) self->arguments = PyTuple_New(0);
-        return self->arguments == nullptr ? nullptr : PyObject_Call(self->function, self->arguments, self->keywords);
-    }
-    if (self->arguments != nullptr) return PyObject_CallObject(self->function, self->arguments);
-    return PyObject_CallNoArgs(self->function);
+    if (self->arguments == nullptr) return PyObject_CallNoArgs(self->function);
+    if (!self->has_keywords) return PyObject_CallObject(self->function, self->arguments);
+    const Py_ssize_t positional = PyTuple_GET_SIZE(self->arguments) - 1;
+    return PyObject_VectorcallDict(self->function, &PyTuple_GET_ITEM(self->arguments, 0),
+                                   static_cast<std::size_t>(positional),
+                                   PyTuple_GET_ITEM(self->arguments, positional));
 }
 
 // What was injected or requested before the first instruction ends the fiber without running its function.
@@ -123,7 +123,6 @@ void run_body(Fiber& fiber, void*) {
     if (host.forking == self) end_forked_child(result);
     record_outcome(self, result);
     Py_CLEAR(self->arguments);
-    Py_CLEAR(self->keywords);
     release_remote_waiters(self);
     forget_dummy_thread(self);
     note_stack_at_end(host, self);
@@ -188,17 +187,19 @@ PyFiber* new_fiber(ThreadHost& host, PyObject* function, PyObject* const* positi
     }
     if (strategy == nullptr && !say_once_which_default()) return nullptr;
     PyObject* arguments = nullptr;
-    if (positional_count > 0) {
-        arguments = PyTuple_New(positional_count);
+    const bool has_keywords = keywords != nullptr;
+    if (positional_count > 0 || has_keywords) {
+        arguments = PyTuple_New(positional_count + (has_keywords ? 1 : 0));
         if (arguments == nullptr) return nullptr;
         for (Py_ssize_t i = 0; i < positional_count; ++i) PyTuple_SET_ITEM(arguments, i, Py_NewRef(positional[i]));
+        if (has_keywords) PyTuple_SET_ITEM(arguments, positional_count, Py_NewRef(keywords));
     }
     PyObject* context = nullptr;
     if (!inherit_context(host, context)) {
         Py_XDECREF(arguments);
         return nullptr;
     }
-    auto fiber = host.scheduler->new_fiber(run_body, nullptr, size_class, strategy);
+    auto fiber = host.scheduler->new_fiber(run_body, context, size_class, strategy);
     if (!fiber) {
         Py_XDECREF(arguments);
         Py_XDECREF(context);
@@ -217,12 +218,10 @@ PyFiber* new_fiber(ThreadHost& host, PyObject* function, PyObject* const* positi
     self->fiber = fiber.value();
     self->function = Py_NewRef(function);
     self->arguments = arguments;
-    self->keywords = Py_XNewRef(keywords);
-    self->context = context;
     self->name = Py_XNewRef(name);
     self->value = nullptr;
     self->exception = nullptr;
-    self->cancelled_call = {};
+    self->has_keywords = has_keywords;
     self->holds_scheduled = false;
     self->outcome_taken = true;
     self->lost_in_fork = false;
@@ -242,12 +241,10 @@ PyFiber* new_main_fiber(ThreadHost& host) {
                                                 .fiber = &host.scheduler->main_fiber(),
                                                 .function = nullptr,
                                                 .arguments = nullptr,
-                                                .keywords = nullptr,
-                                                .context = nullptr,
                                                 .name = PyUnicode_InternFromString("main"),
                                                 .value = nullptr,
                                                 .exception = nullptr,
-                                                .cancelled_call = {},
+                                                .has_keywords = false,
                                                 .holds_scheduled = true,
                                                 .outcome_taken = true,
                                                 .lost_in_fork = false,
@@ -270,8 +267,7 @@ void discard_new_fiber(ThreadHost& host, PyFiber* self) {
     self->exception = take_raised_instance();
     Py_CLEAR(self->value);
     Py_CLEAR(self->arguments);
-    Py_CLEAR(self->keywords);
-    Py_CLEAR(self->context);
+    Py_XDECREF(take_start_context(self));
     release_remote_waiters(self);
 }
 

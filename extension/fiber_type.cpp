@@ -29,8 +29,7 @@ int traverse(PyObject* object, visitproc visit, void* arg) {
     PyFiber* self = as_fiber(object);
     Py_VISIT(self->function);
     Py_VISIT(self->arguments);
-    Py_VISIT(self->keywords);
-    Py_VISIT(self->context);
+    Py_VISIT(start_context(self));
     Py_VISIT(self->value);
     Py_VISIT(self->exception);
     if (!suspended(self)) return 0;
@@ -46,8 +45,7 @@ int clear(PyObject* object) {
     PyFiber* self = as_fiber(object);
     Py_CLEAR(self->function);
     Py_CLEAR(self->arguments);
-    Py_CLEAR(self->keywords);
-    Py_CLEAR(self->context);
+    Py_XDECREF(take_start_context(self));
     Py_CLEAR(self->value);
     Py_CLEAR(self->exception);
     return 0;

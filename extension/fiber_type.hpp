@@ -9,6 +9,8 @@
 
 #include <Python.h>
 
+#include <utility>
+
 #include "culm/runtime/fiber.hpp"
 #include "thread_host.hpp"
 
@@ -18,19 +20,20 @@ struct PyFiber {
     PyObject_HEAD PyObject* weak_references;
     runtime::Fiber* fiber;  // one reference; never null after construction
     PyObject* function;
-    PyObject* arguments;  // tuple or null; until the end
-    PyObject* keywords;   // dict or null; until the end
-    PyObject* context;    // contextvars context or null; until the first run
+    PyObject* arguments;  // tuple or null, until the end; with has_keywords its last item is their dict
     PyObject* name;       // str or null: then the function's qualified name is shown
     PyObject* value;      // while parked: what unpark or switch sent; finished: the result, null if it failed
     PyObject* exception;  // to be raised when it continues; finished: how it failed, else null
-    interpreter::CallSite cancelled_call;  // the one with the lock whose wait has failed because of cancel()
+    bool has_keywords;
     bool holds_scheduled;
     bool outcome_taken;  // result() or exception() has been called, or nothing to report
     bool lost_in_fork;   // a fiber of the forking thread that belongs to the parent process only; ask lost()
     bool told_to_exit;   // FiberExit has been raised in it, or is about to be
     bool left_at_exit;   // stands for a thread: the interpreter's exit stops it without unwinding it
 };
+
+// With the garbage collector's header 96 bytes, a size of the interpreter's allocator. Every parked fiber has one.
+static_assert(sizeof(PyFiber) <= 80);
 
 extern PyTypeObject PyFiber_Type;
 bool ready_fiber_type(PyObject* module);
@@ -40,6 +43,13 @@ inline bool is_fiber(PyObject* object) noexcept { return Py_IS_TYPE(object, &PyF
 inline PyObject* as_object(PyFiber* fiber) noexcept { return reinterpret_cast<PyObject*>(fiber); }
 inline PyFiber* as_fiber(PyObject* object) noexcept { return reinterpret_cast<PyFiber*>(object); }
 inline PyFiber* host_of(runtime::Fiber& fiber) noexcept { return static_cast<PyFiber*>(fiber.host); }
+
+// The contextvars context that a fiber is to start in: null once it has run, or when there is none. It lies in the
+// control block, whose body needs no argument.
+inline PyObject* start_context(const PyFiber* self) noexcept { return static_cast<PyObject*>(self->fiber->argument); }
+inline PyObject* take_start_context(PyFiber* self) noexcept {
+    return static_cast<PyObject*>(std::exchange(self->fiber->argument, nullptr));
+}
 
 // The object of the calling thread's running fiber (borrowed).
 inline PyFiber* running_fiber(ThreadHost& host) noexcept { return host_of(host.scheduler->running()); }

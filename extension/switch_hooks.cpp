@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <new>
 
 #include "culm/runtime/interpose.hpp"
 #include "deadline.hpp"
@@ -29,10 +30,8 @@ void on_stack(Fiber& fiber) {
     ThreadHost& host = *thread_host;
     PyFiber* self = host_of(fiber);
     std::byte* chunk = fiber.host_area();
-    PyObject* context = self->context;
-    self->context = nullptr;
     interpreter::prepare(saved_state(host, fiber), host.record, chunk, chunk_bytes(), fiber.stack().limit(), chunk,
-                         fiber.identity(), context);
+                         fiber.identity(), take_start_context(self));
 }
 
 void on_switch(Fiber& from, Fiber& to) {
@@ -89,11 +88,18 @@ void cancel_again(runtime::Scheduler& scheduler, void* argument) {
     drop_later(*thread_host, as_object(self));
 }
 
+struct LockCancelled {
+    PyFiber* fiber;  // strong
+    interpreter::CallSite call;
+};
+
 // A lock's wait fails with EINTR, upon which the interpreter makes pending calls: this is one. It belongs to the
 // fiber's own thread and to the call that waits: whoever else comes to it first has the fiber cancelled once more,
 // because raised after that call Cancelled would leave the lock locked for good.
 int raise_in_lock(void* argument) {
-    auto* self = static_cast<PyFiber*>(argument);
+    auto* request = static_cast<LockCancelled*>(argument);
+    const auto [self, call] = *request;
+    delete request;
     ThreadHost* host = thread_host;
     runtime::Scheduler& owner = self->fiber->scheduler();
     if (host == nullptr || host->scheduler != &owner) {
@@ -103,7 +109,7 @@ int raise_in_lock(void* argument) {
     int result = 0;
     if (!self->fiber->lock_cancelled) {
         // The lock was got after all: the cancellation has been put off to the next wait.
-    } else if (running_fiber(*host) == self && interpreter::call_site(host->record) == self->cancelled_call) {
+    } else if (running_fiber(*host) == self && interpreter::call_site(host->record) == call) {
         self->fiber->lock_cancelled = false;
         bool again = false;
         result = settle_wake(*host, runtime::Wake::kCancelled, again) ? 0 : -1;
@@ -120,10 +126,12 @@ int raise_in_lock(void* argument) {
 bool cancelled_in_lock(Fiber& fiber) {
     ThreadHost& host = *thread_host;
     PyFiber* self = host_of(fiber);
-    self->cancelled_call = interpreter::call_site(host.record);
+    auto* request = new (std::nothrow) LockCancelled{self, interpreter::call_site(host.record)};
+    if (request == nullptr) return false;
     Py_INCREF(as_object(self));
-    if (interpreter::call_soon(host.record, raise_in_lock, self)) return true;
+    if (interpreter::call_soon(host.record, raise_in_lock, request)) return true;
     Py_DECREF(as_object(self));
+    delete request;
     return false;
 }
 

@@ -38,7 +38,7 @@ public:
     }
 
 private:
-    static constexpr std::size_t kChunkRecords = 1024;
+    static constexpr std::size_t kChunkRecords = 4096;  // one page touched for each: malloc's own words
 
     FlatArray<FdWait*> chunks_;
     FlatArray<FdWait*> reserve_;  // chunks not begun

@@ -65,7 +65,7 @@ Result<Fiber*> Scheduler::new_fiber(Fiber::Body body, void* argument, StackClass
     }
     fiber->scheduler_ = this;
     fiber->body_ = body;
-    fiber->argument_ = argument;
+    fiber->argument = argument;
     fiber->stack_class_ = size_class;
     fiber->stack_strategy_ = strategy;
     fiber->has_reservation_ = true;
@@ -256,7 +256,7 @@ void Scheduler::run_body(void* argument) noexcept {
     Fiber& self = *static_cast<Fiber*>(argument);
     Scheduler& scheduler = *self.scheduler_;
     if (scheduler.finished_) scheduler.bury_finished();
-    self.body_(self, self.argument_);
+    self.body_(self, self.argument);
     scheduler.finish(self);
 }
 

@@ -298,5 +298,5 @@ def test_whole_run_takes_less_than_two_minutes_and_leaves_nothing_out(tmp_path):
     )
     print(f"{time.monotonic() - started:.0f} s")
     assert done.returncode == 0, done.stderr
-    kinds = {each["kind"] for each in json.loads((tmp_path / "lab.json").read_text())["outcomes"]}
-    assert kinds <= {"measured", "unsupported", "killed"}
+    outcomes = json.loads((tmp_path / "lab.json").read_text())["outcomes"]
+    assert [each for each in outcomes if each["kind"] not in ("measured", "unsupported", "killed")] == []

@@ -23,7 +23,13 @@ namespace {
 
 constexpr long kNoNumber = -1;
 
-std::atomic<const PressureSources*> overriding{nullptr};
+// Other threads may still read an earlier one: none is ever freed.
+struct KeptSources {
+    PressureSources sources;
+    KeptSources* before;
+};
+constinit std::atomic<KeptSources*> kept{nullptr};
+constinit std::atomic<const PressureSources*> overriding{nullptr};
 
 // False: it does not fit, and `path` is empty.
 bool join_path(std::span<char> path, const char* directory, std::size_t directory_bytes, const char* name) noexcept {
@@ -140,9 +146,16 @@ const PressureSources& pressure_sources() noexcept {
 }
 
 bool override_pressure_sources(const PressureSources* sources) noexcept {
-    const PressureSources* copy = sources == nullptr ? nullptr : new (std::nothrow) PressureSources(*sources);
-    if (sources != nullptr && copy == nullptr) return false;
-    overriding.store(copy, std::memory_order_release);
+    if (sources == nullptr) {
+        overriding.store(nullptr, std::memory_order_release);
+        return true;
+    }
+    auto* const copy = new (std::nothrow) KeptSources{*sources, nullptr};
+    if (copy == nullptr) return false;
+    copy->before = kept.load(std::memory_order_relaxed);
+    while (!kept.compare_exchange_weak(copy->before, copy, std::memory_order_release, std::memory_order_relaxed)) {
+    }
+    overriding.store(&copy->sources, std::memory_order_release);
     return true;
 }
 

@@ -170,7 +170,12 @@ private:
     std::atomic<std::uint32_t> references_{1};
     Scheduler* scheduler_ = nullptr;
     Body body_ = nullptr;
-    void* argument_ = nullptr;
+
+public:
+    // What the body gets. The host may change it until then.
+    void* argument = nullptr;
+
+private:
 
     // Third: the rest.
     ListLink all_link_;  // every started, unfinished fiber of the scheduler but the main one
