@@ -96,8 +96,7 @@ PyObject* call_function(PyFiber* self) {
     if (!self->has_keywords) return PyObject_CallObject(self->function, self->arguments);
     const Py_ssize_t positional = PyTuple_GET_SIZE(self->arguments) - 1;
     return PyObject_VectorcallDict(self->function, &PyTuple_GET_ITEM(self->arguments, 0),
-                                   static_cast<std::size_t>(positional),
-                                   PyTuple_GET_ITEM(self->arguments, positional));
+                                   static_cast<std::size_t>(positional), PyTuple_GET_ITEM(self->arguments, positional));
 }
 
 // What was injected or requested before the first instruction ends the fiber without running its function.

@@ -176,7 +176,6 @@ public:
     void* argument = nullptr;
 
 private:
-
     // Third: the rest.
     ListLink all_link_;  // every started, unfinished fiber of the scheduler but the main one
     char* name_ = nullptr;
