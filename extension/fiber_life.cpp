@@ -294,6 +294,17 @@ void end_fiber_soon(ThreadHost& host, PyFiber* self) {
     host.scheduler->cancel(*self->fiber);
 }
 
+void record_end_without_return(PyFiber* self, PyObject* failure) {
+    if (failure != nullptr) raise_instance(failure);
+    record_outcome(self, nullptr);
+    Py_CLEAR(self->arguments);
+    release_remote_waiters(self);
+    forget_dummy_thread(self);
+    if (!self->holds_scheduled) return;
+    self->holds_scheduled = false;
+    drop_later(*thread_host, as_object(self));
+}
+
 void report_untaken(PyFiber* self) {
     if (self->outcome_taken) return;
     self->outcome_taken = true;

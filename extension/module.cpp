@@ -13,6 +13,7 @@
 #include "stack_sites.hpp"
 #include "switch_hooks.hpp"
 #include "thread_host.hpp"
+#include "undertaker.hpp"
 
 namespace culm::extension {
 
@@ -84,6 +85,14 @@ PyMethodDef functions[] = {
     {"shrink_settings", shrink_settings, METH_NOARGS,
      "The settings: (nanoseconds or -1, budget, pool budget, react to pressure, exact peaks)."},
     {"set_shrink_settings", set_shrink_settings, METH_VARARGS, "Replaces them: the same five values."},
+    {"overflow_ends_fibers", get_overflow_ends_fibers, METH_NOARGS,
+     "Whether a fiber that runs out of stack in C code is ended alone where possible."},
+    {"set_overflow_ends_fibers", set_overflow_ends_fibers, METH_O, "Switches it on or off."},
+    {"on_fiber_ended", on_fiber_ended, METH_O,
+     "on_fiber_ended($module, callback, /)\n--\n\nHas callback(identity, function) called for each fiber ended so."},
+    {"remove_fault_handler", remove_fault_handler, METH_NOARGS,
+     "Takes the handler of overflows away; False where it is not there, or another one is installed over it."},
+    {"install_fault_handler", install_fault_handler, METH_NOARGS, "Installs it, over whatever is there."},
     {"pressure_sources", pressure_sources, METH_NOARGS,
      "Where memory pressure is read: the control group's directory and the file of stalls; empty where there is none."},
     {"override_pressure_sources", override_pressure_sources, METH_VARARGS,

@@ -7,8 +7,11 @@
 // reference count and runs no Python.
 #include "overflow.hpp"
 
+#include "culm/overflow.hpp"
 #include "culm/runtime/yellow_zone.hpp"
+#include "errors.hpp"
 #include "fiber_type.hpp"
+#include "undertaker.hpp"
 
 namespace culm::extension {
 
@@ -16,6 +19,7 @@ using runtime::Fiber;
 
 namespace {
 
+PyObject* overflow_type = nullptr;
 // RecursionError, and what it did before add_stack_overflow().
 PyTypeObject* base_type = nullptr;
 initproc base_initialize = nullptr;
@@ -24,10 +28,10 @@ destructor base_deallocate = nullptr;
 // --- in the fault handler
 // ---------------------------------------------------------------------------------------------
 
-bool overflown(Fiber& fiber, bool last) {
+bool overflown(Fiber& fiber, bool again) {
     ThreadHost* host = thread_host;
     if (host == nullptr || fiber.is_main()) return false;
-    interpreter::overflow_soon(host->record, saved_state(*host, fiber), last);
+    interpreter::overflow_soon(host->record, saved_state(*host, fiber), again);
     return true;
 }
 
@@ -191,7 +195,24 @@ bool add_stack_overflow(PyObject* module) {
     base_type->tp_init = initialize_recursion_error;
     base_type->tp_dealloc = deallocate_recursion_error;
     interpreter::set_overflow_exception(type);
+    overflow_type = type;
     return PyModule_AddObjectRef(module, "StackOverflowError", type) == 0;  // this reference is kept, too
+}
+
+PyObject* make_stack_overflow(PyFiber* self) {
+    PyObject* message = message_for(self);
+    PyObject* made = message == nullptr ? nullptr : PyObject_CallOneArg(overflow_type, message);
+    Py_XDECREF(message);
+    return made;
+}
+
+PyObject* remove_fault_handler(PyObject*, PyObject*) { return PyBool_FromLong(remove_overflow_handler()); }
+
+PyObject* install_fault_handler(PyObject*, PyObject*) {
+    if (const Result<void> installed = install_overflow_handler(StackOwner{}); !installed) {
+        return raise_error(installed.error());
+    }
+    Py_RETURN_NONE;
 }
 
 void set_overflow_hooks(runtime::SwitchHook& hook) noexcept {
@@ -201,6 +222,7 @@ void set_overflow_hooks(runtime::SwitchHook& hook) noexcept {
     hook.overflow_leaves = leaves;
     hook.overflow_returns = returns;
     hook.overflow_ended = ended;
+    hook.overflow_ends = hand_to_undertaker;
 }
 
 }  // namespace culm::extension

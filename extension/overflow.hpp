@@ -7,7 +7,16 @@
 
 namespace culm::extension {
 
+struct PyFiber;
+
 bool add_stack_overflow(PyObject* module);
+
+// The exception of an overflow of `self`, made outside it. New reference; null with an exception set.
+PyObject* make_stack_overflow(PyFiber* self);
+
+// For faulthandler, which is to come beneath the handler of overflows: see culm::remove_overflow_handler.
+PyObject* remove_fault_handler(PyObject* module, PyObject* unused);
+PyObject* install_fault_handler(PyObject* module, PyObject* unused);
 
 // Fills in the members that deal with overflows.
 void set_overflow_hooks(runtime::SwitchHook& hook) noexcept;

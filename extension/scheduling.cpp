@@ -7,6 +7,7 @@
 #include "arguments.hpp"
 #include "deadline.hpp"
 #include "fiber_type.hpp"
+#include "undertaker.hpp"
 
 namespace culm::extension {
 
@@ -17,6 +18,8 @@ using runtime::Wake;
 PyObject* spawn(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {
     ThreadHost* host = ensure_thread_host();
     if (host == nullptr) return nullptr;
+    if (overflow_ends_fibers() && !ensure_undertaker(*host)) [[unlikely]]
+        return nullptr;
     SpawnArguments parsed;
     if (!parse_spawn_arguments("spawn", args, count, names, parsed)) return nullptr;
     PyFiber* self = new_fiber(*host, parsed.function, parsed.positional, parsed.positional_count, parsed.keywords,

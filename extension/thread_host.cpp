@@ -26,6 +26,7 @@ void take_down(ThreadHost* host) {
     flush_drops(*host);
     interpreter::hide_fiber_identities(host->record);
     Py_CLEAR(host->main);
+    Py_CLEAR(host->undertaker);
     (void)Scheduler::close_at_thread_end();  // refused while a fiber refuses to end: its memory stays
     thread_host = nullptr;
     flush_drops(*host);  // what calls of other threads, taken in during the close, left behind

@@ -27,8 +27,10 @@ struct ThreadHost {
     // References to drop on the side that continues after a switch. One in the common case.
     PyObject* drop_after_switch = nullptr;
     std::vector<PyObject*> drop_more;
-    PyFiber* forking = nullptr;  // in a forked child without its main fiber: the fiber whose end is the child's
-    bool closing = false;        // no new fibers: the thread or the interpreter is ending
+    PyFiber* forking = nullptr;          // in a forked child without its main fiber: the fiber whose end is the child's
+    PyFiber* undertaker = nullptr;       // strong; null unless overflows end fibers (undertaker.hpp)
+    std::vector<PyFiber*> out_of_stack;  // strong; for the undertaker
+    bool closing = false;                // no new fibers: the thread or the interpreter is ending
 };
 
 inline constinit thread_local ThreadHost* thread_host = nullptr;

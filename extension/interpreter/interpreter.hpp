@@ -92,8 +92,8 @@ PyObject* withdraw_raise_soon(ThreadRecord& thread, SavedState& state) noexcept;
 // class whose construction without arguments calls overflow_delivered(). Kept for good.
 void set_overflow_exception(PyObject* exception_class) noexcept;
 // In the fault handler, so async-signal-safe, with the GIL or without: the running fiber has used up its stack and goes
-// on in the yellow zone, in its upper half or (`last`) in the rest.
-void overflow_soon(ThreadRecord& thread, SavedState& state, bool last) noexcept;
+// on in the yellow zone, in its upper half or (`again`) deeper.
+void overflow_soon(ThreadRecord& thread, SavedState& state, bool again) noexcept;
 // The evaluation loop is constructing the exception that overflow_soon() has asked for. False: it was not asked for.
 bool overflow_delivered(ThreadRecord& thread, SavedState& state) noexcept;
 // A RecursionError of the interpreter's own is being constructed in the running fiber: does it stand for one that

@@ -28,32 +28,40 @@ void take_out(PyThreadState* tstate, OverflowRaise& raise) noexcept {
     if (aside == nullptr) forget_raise_request(tstate);
 }
 
-void give_back_units(PyThreadState* tstate, OverflowRaise& raise) noexcept {
+}  // namespace
+
+void give_back_recursion(PyThreadState* tstate, OverflowRaise& raise) noexcept {
     int* left = c_recursion_left(tstate);
     if (left == nullptr) return;
-    *left += raise.units_taken;
+    // More than there is at the bottom: they were not taken, see overflow_raise.hpp.
+    if (raise.units_taken <= c_recursion_limit(tstate) - *left) *left += raise.units_taken;
     raise.units_taken = 0;
 }
 
-}  // namespace
+void take_recursion(PyThreadState* tstate, OverflowRaise& raise) noexcept {
+    constexpr int kLevelsInBetween = 256;  // in a quarter of a zone
+    int* left = c_recursion_left(tstate);
+    if (left == nullptr || *left <= 0) return;
+    const int more = *left - raise.units_taken;
+    const bool were_not_taken = more <= 1 && more >= -kLevelsInBetween;
+    raise.units_taken = were_not_taken ? *left : raise.units_taken + *left;
+    *left = 0;
+}
 
-void arm_overflow(PyThreadState* tstate, OverflowRaise& raise, bool last) noexcept {
+void arm_overflow(PyThreadState* tstate, OverflowRaise& raise, bool again) noexcept {
     if (raise.is_watched) return;  // one exception, not two
     if (raise.is_raised) return;   // what raises it needs room
     const bool is_armed = overflow_is_armed(tstate);
     if (raise.wanted && !is_armed) return;  // it is about to be constructed
     raise.wanted = true;
     if (!is_armed) put_in(tstate, raise);
-    int* left = last ? c_recursion_left(tstate) : nullptr;
-    if (left == nullptr || *left <= 0) return;
-    raise.units_taken += *left;
-    *left = 0;
+    if (again) take_recursion(tstate, raise);
 }
 
 bool deliver_overflow(PyThreadState* tstate, OverflowRaise& raise) noexcept {
     if (!raise.wanted || raise.carried || overflow_is_armed(tstate)) return false;
     raise.wanted = false;
-    give_back_units(tstate, raise);
+    give_back_recursion(tstate, raise);
     raise.is_raised = true;
     Py_INCREF(overflow_class);  // replaces the reference that the evaluation loop is about to drop
     PyObject* aside = raise.aside;
@@ -90,7 +98,7 @@ void forget_overflow(PyThreadState* tstate, OverflowRaise& raise) noexcept {
 }
 
 void end_overflow(PyThreadState* tstate, OverflowRaise& raise) noexcept {
-    give_back_units(tstate, raise);
+    give_back_recursion(tstate, raise);
     raise.is_raised = false;
 }
 
@@ -112,8 +120,8 @@ void set_overflow_exception(PyObject* exception_class) noexcept {
     overflow_class = exception_class;
 }
 
-void overflow_soon(ThreadRecord& thread, SavedState& state, bool last) noexcept {
-    arm_overflow(thread.tstate, raise_of(state), last);
+void overflow_soon(ThreadRecord& thread, SavedState& state, bool again) noexcept {
+    arm_overflow(thread.tstate, raise_of(state), again);
 }
 
 bool overflow_delivered(ThreadRecord& thread, SavedState& state) noexcept {
@@ -130,7 +138,7 @@ bool overflow_replaced(ThreadRecord& thread, SavedState& state, bool has_overflo
     const bool was_wanted = raise.units_taken > 0 || overflow_is_pending(thread.tstate, raise);
     if (by_address || was_wanted) raise.is_raised = true;
     if (!was_wanted) return has_overflown && raise.is_watched;
-    give_back_units(thread.tstate, raise);
+    give_back_recursion(thread.tstate, raise);
     if (overflow_is_pending(thread.tstate, raise)) take_out(thread.tstate, raise);
     raise.wanted = false;
     return true;

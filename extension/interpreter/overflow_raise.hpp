@@ -7,6 +7,8 @@
 // If that does not stop the code, because C calls C and the evaluation loop is not reached, the versions that count C
 // recursion are told that nothing is left of it: what counts then fails by itself. Whichever of the two exceptions is
 // constructed first withdraws the other.
+// The fault may have come in the middle of counting, and then the interrupted code writes its own count over ours: the
+// next quarter of the zone is the chance to say it again, and what is given back is looked at first.
 // Invariant: `aside` is a strong reference that was async_exc's.
 #pragma once
 
@@ -48,6 +50,19 @@ inline int* c_recursion_left([[maybe_unused]] PyThreadState* tstate) noexcept {
 #endif
 }
 
+// What c_recursion_left() is at the bottom of a stack.
+inline int c_recursion_limit([[maybe_unused]] const PyThreadState* tstate) noexcept {
+#if PY_VERSION_HEX >= 0x030E0000
+    return 0;
+#elif PY_VERSION_HEX >= 0x030D0000
+    return Py_C_RECURSION_LIMIT;
+#elif PY_VERSION_HEX >= 0x030C0000
+    return C_RECURSION_LIMIT;
+#else
+    return tstate->recursion_limit;
+#endif
+}
+
 inline bool overflow_is_armed(const PyThreadState* tstate) noexcept {
     return __atomic_load_n(&tstate->async_exc, __ATOMIC_SEQ_CST) == overflow_class;
 }
@@ -55,8 +70,12 @@ inline bool overflow_is_pending(const PyThreadState* tstate, const OverflowRaise
     return raise.wanted && (raise.carried || overflow_is_armed(tstate));
 }
 
+// The C recursion that is left is taken, and given back. The first is async-signal-safe.
+void take_recursion(PyThreadState* tstate, OverflowRaise& raise) noexcept;
+void give_back_recursion(PyThreadState* tstate, OverflowRaise& raise) noexcept;
+
 // For the running fiber. The first is called by the fault handler.
-void arm_overflow(PyThreadState* tstate, OverflowRaise& raise, bool last) noexcept;
+void arm_overflow(PyThreadState* tstate, OverflowRaise& raise, bool again) noexcept;
 // The evaluation loop has taken it out of the thread state and is constructing it: false if it was not that.
 bool deliver_overflow(PyThreadState* tstate, OverflowRaise& raise) noexcept;
 // What is pending leaves with the fiber and comes back with it; or is given up, at its end.

@@ -5,12 +5,15 @@ Invariant: either every given setting is valid and all are taken over, or none i
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from culm import _culm
 
 _BUDGET_MAX = 1 << 62
 _SECONDS_MAX = 1e9  # some thirty years
+_END_PROCESS, _END_FIBER = "end_process", "end_fiber"
 
 _change = threading.Lock()
 
@@ -33,6 +36,7 @@ class Settings:
     shrink_budget: int  #: bytes all parked fibers may keep beyond what they need while their threads are busy
     pool_budget: int  #: bytes each thread's free stacks may keep
     react_to_pressure: bool  #: give everything back at once when memory is short
+    on_overflow: str  #: "end_process" or "end_fiber": what ends when C code runs out of stack
     exact_peaks: bool  #: stacks are cleaned when a fiber ends, so that peaks never include an earlier fiber's
 
 
@@ -43,6 +47,7 @@ def configure(
     pool_budget: int | _Unset = _UNSET,
     react_to_pressure: bool | _Unset = _UNSET,
     exact_peaks: bool | _Unset = _UNSET,
+    on_overflow: str | _Unset = _UNSET,
 ) -> Settings:
     """Change the given settings and return all that are then in force. Without arguments: only return them.
 
@@ -60,31 +65,43 @@ def configure(
     exact_peaks: False by default. True cleans each stack when its fiber ends and measures it before; costs some
         microseconds a fiber.
 
+    on_overflow: "end_process" by default: when C code that never returns to the interpreter has used up its fiber's
+        stack, a report is written and the process ends by SIGSEGV. With "end_fiber" only that fiber ends, where that
+        is possible: when it calls something that culm.patch() covers, in the last half of the zone below its limit,
+        while it holds no mutex. The report is written; the fiber's outcome is a StackOverflowError; what its C code
+        held, memory and locks too, is lost, and its finally blocks do not run. In other threads than the calling one
+        it holds from their next spawn().
+
     Raises TypeError for a wrong type and ValueError for a number out of range; nothing has changed then.
     """
+    given = {
+        "shrink_after": shrink_after,
+        "shrink_budget": shrink_budget,
+        "pool_budget": pool_budget,
+        "react_to_pressure": react_to_pressure,
+        "exact_peaks": exact_peaks,
+        "on_overflow": on_overflow,
+    }
     with _change:
         settings = _settings_in_force()
-        wanted = settings
-        if not isinstance(shrink_after, _Unset):
-            wanted = replace(wanted, shrink_after=_seconds("shrink_after", shrink_after))
-        if not isinstance(shrink_budget, _Unset):
-            wanted = replace(wanted, shrink_budget=_bytes("shrink_budget", shrink_budget))
-        if not isinstance(pool_budget, _Unset):
-            wanted = replace(wanted, pool_budget=_bytes("pool_budget", pool_budget))
-        if not isinstance(react_to_pressure, _Unset):
-            wanted = replace(wanted, react_to_pressure=_truth("react_to_pressure", react_to_pressure))
-        if not isinstance(exact_peaks, _Unset):
-            wanted = replace(wanted, exact_peaks=_truth("exact_peaks", exact_peaks))
+        checked = {name: _CHECKS[name](name, value) for name, value in given.items() if value is not _UNSET}
+        wanted = replace(settings, **checked)
         if wanted != settings:
-            after = wanted.shrink_after
-            _culm.set_shrink_settings(
-                -1 if after is None else round(after * 1e9),
-                wanted.shrink_budget,
-                wanted.pool_budget,
-                wanted.react_to_pressure,
-                wanted.exact_peaks,
-            )
+            _put_in_force(wanted)
         return wanted
+
+
+def _put_in_force(wanted: Settings) -> None:
+    # First: of the two it is the one that can fail.
+    _culm.set_overflow_ends_fibers(wanted.on_overflow == _END_FIBER)
+    after = wanted.shrink_after
+    _culm.set_shrink_settings(
+        -1 if after is None else round(after * 1e9),
+        wanted.shrink_budget,
+        wanted.pool_budget,
+        wanted.react_to_pressure,
+        wanted.exact_peaks,
+    )
 
 
 def _settings_in_force() -> Settings:
@@ -95,6 +112,7 @@ def _settings_in_force() -> Settings:
         pool_budget=pool_budget,
         react_to_pressure=react_to_pressure,
         exact_peaks=exact_peaks,
+        on_overflow=_END_FIBER if _culm.overflow_ends_fibers() else _END_PROCESS,
     )
 
 
@@ -125,7 +143,26 @@ def _shown(value: int | float) -> str:
     return repr(value)
 
 
+def _what_ends(name: str, value: object) -> str:
+    known = f"{_END_PROCESS!r} or {_END_FIBER!r}"
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be {known}, not {type(value).__name__}")
+    if value not in (_END_PROCESS, _END_FIBER):
+        raise ValueError(f"{name} must be {known}, got {value[:40]!r}")
+    return value
+
+
 def _truth(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
     return value
+
+
+_CHECKS: dict[str, Callable[[str, object], Any]] = {
+    "shrink_after": _seconds,
+    "shrink_budget": _bytes,
+    "pool_budget": _bytes,
+    "react_to_pressure": _truth,
+    "exact_peaks": _truth,
+    "on_overflow": _what_ends,
+}

@@ -1,6 +1,6 @@
 """culm.patch(): from now on blocking calls park the calling fiber instead of its OS thread."""
 
-from culm import _culm, _threads
+from culm import _culm, _faulthandler, _threads
 
 
 def patch(*, threads: bool = False) -> None:
@@ -11,6 +11,8 @@ def patch(*, threads: bool = False) -> None:
     a thread identity of its own, so that RLock, import locks, buffered files and threading.local treat fibers like
     threads.
 
+    faulthandler.enable() and disable() keep their handler beneath the one that recognises stack overflows.
+
     threads: start fibers where the program asks for threads (threading.Thread, concurrent.futures, _thread).
 
     Call it early, from the main fiber. Calling it again is harmless. Does not park.
@@ -19,6 +21,7 @@ def patch(*, threads: bool = False) -> None:
     if not _culm.current().is_main:
         raise RuntimeError("culm.patch() must be called from a thread's main fiber, before fibers run")
     _culm.interpose()
+    _faulthandler.stay_above_faulthandler()
     _threads.forget_dummy_threads_of_ended_fibers()
     if threads:
         _threads.start_fibers_for_threads()

@@ -31,6 +31,7 @@ def start_fibers_for_threads() -> None:
     module: Any = threading
     _original_shutdown = module._shutdown
     module._shutdown = _shutdown
+    _culm.on_fiber_ended(_thread_was_ended)
     for name in ("start_new_thread", "start_new"):
         setattr(_thread, name, start_new_thread)
     if hasattr(module, "_start_joinable_thread"):
@@ -124,9 +125,22 @@ def _run_thread(function: Callable[..., object], args: tuple[Any, ...], kwargs: 
     try:
         function(*args, **kwargs)
     finally:
-        sentinel = _sentinels.pop(_thread.get_ident(), None)
-        if sentinel is not None and sentinel.locked():
-            sentinel.release()
+        _release_sentinel(_thread.get_ident())
+
+
+def _thread_was_ended(identity: int, function: Callable[..., object]) -> None:
+    """Has whoever joins a thread go on whose fiber ran out of stack and was ended: its `finally` never ran."""
+    handle = getattr(function, "__self__", None)
+    if isinstance(handle, FiberHandle):
+        handle._set_done()
+    elif function is _run_thread:
+        _release_sentinel(identity)
+
+
+def _release_sentinel(identity: int) -> None:
+    sentinel = _sentinels.pop(identity, None)
+    if sentinel is not None and sentinel.locked():
+        sentinel.release()
 
 
 def _start_joinable_thread(

@@ -1,6 +1,8 @@
 // Yellow zones of fibers. See yellow_zone_keeper.hpp and culm/runtime/yellow_zone.hpp.
 #include "yellow_zone_keeper.hpp"
 
+#include <atomic>
+
 #include "culm/runtime/scheduler.hpp"
 #include "culm/runtime/yellow_zone.hpp"
 #include "switch_hook.hpp"
@@ -11,6 +13,22 @@ namespace {
 
 // The stack counts as shrunk only this far above its limit: else what runs next would overflow it at once.
 constexpr std::ptrdiff_t kShrunkBytes = 4096;
+// More than close_yellow_zone() takes.
+constexpr std::ptrdiff_t kClosingBytes = 2048;
+
+constexpr YellowState state_with(YellowZone open) noexcept {
+    switch (open) {
+        case YellowZone::kClosed:
+            return YellowState::kClosed;
+        case YellowZone::kHalfOpen:
+            return YellowState::kHalfOpen;
+        case YellowZone::kMostlyOpen:
+            return YellowState::kMostlyOpen;
+        case YellowZone::kOpen:
+            break;
+    }
+    return YellowState::kOpen;
+}
 
 }  // namespace
 
@@ -18,13 +36,18 @@ bool YellowZoneKeeper::may_open(const Stack& stack, YellowZone wanted) noexcept 
     Scheduler* scheduler = Scheduler::current();
     if (!scheduler || scheduler->running().stack_base_ != stack.base) return false;
     Fiber& self = scheduler->running();
-    const bool last = wanted == YellowZone::kOpen;
-    const bool is_open = self.yellow_ == YellowState::kHalfOpen ? !last : self.yellow_ != YellowState::kClosed;
-    if (is_open) return false;  // and yet it faulted
+    const YellowState becomes = state_with(wanted);
+    if (self.yellow_ >= becomes) return false;  // it is open, and yet it faulted
     const auto overflown = detail::installed_hook.overflown;
-    if (!overflown || !overflown(self, last)) return false;
-    self.yellow_ = last ? YellowState::kOpen : YellowState::kHalfOpen;
+    if (!overflown || !overflown(self, becomes != YellowState::kHalfOpen)) return false;
+    self.yellow_ = becomes;
     return true;
+}
+
+bool YellowZoneKeeper::is_nearly_out(const Fiber& self) noexcept {
+    const Stack stack = self.stack();
+    const auto* sp = static_cast<const std::byte*>(__builtin_frame_address(0));
+    return stack.limit() - sp > static_cast<std::ptrdiff_t>(yellow_zone_bytes(stack) / 2);
 }
 
 void YellowZoneKeeper::settle(Fiber& self) noexcept {
@@ -41,21 +64,36 @@ void YellowZoneKeeper::settle(Fiber& self) noexcept {
 void YellowZoneKeeper::leaves(Fiber& self) noexcept {
     if (self.yellow_ == YellowState::kClosed) {
         // Refused, or a stack without a zone: then the switch has to do with what there is.
-        if (open_yellow_zone(self.stack())) self.yellow_ = YellowState::kLent;
-        return;
+        const bool is_open = open_yellow_zone(self.stack());
+        std::atomic_signal_fence(std::memory_order_seq_cst);
+        if (self.yellow_ == YellowState::kClosed) {
+            if (is_open) self.yellow_ = YellowState::kLent;
+            return;
+        }
+        // Opening it has taken what was left, and the fault handler was there first.
     }
     settle(self);
     if (self.yellow_ == YellowState::kClosed) return;
-    if (self.yellow_ == YellowState::kHalfOpen && open_yellow_zone(self.stack())) self.yellow_ = YellowState::kOpen;
+    if (self.yellow_ < YellowState::kOpen && open_yellow_zone(self.stack())) self.yellow_ = YellowState::kOpen;
     if (detail::installed_hook.overflow_leaves) detail::installed_hook.overflow_leaves(self);
+}
+
+// What was lent for a switch. Closed, the zone must not hold the frames of whoever closes it: a fiber with so little
+// left has used its stack up.
+void YellowZoneKeeper::takes_back(Fiber& self) noexcept {
+    const Stack stack = self.stack();
+    const auto* here = static_cast<const std::byte*>(__builtin_frame_address(0));
+    if (here - stack.limit() >= kClosingBytes) {
+        if (close_yellow_zone(stack)) self.yellow_ = YellowState::kClosed;
+        return;
+    }
+    const auto overflown = detail::installed_hook.overflown;
+    if (overflown && overflown(self, false)) self.yellow_ = YellowState::kOpen;
 }
 
 void YellowZoneKeeper::returns(Fiber& self) noexcept {
     if (self.yellow_ == YellowState::kClosed) return;
-    if (self.yellow_ == YellowState::kLent) {
-        if (close_yellow_zone(self.stack())) self.yellow_ = YellowState::kClosed;
-        return;
-    }
+    if (self.yellow_ == YellowState::kLent) return takes_back(self);
     if (detail::installed_hook.overflow_returns) detail::installed_hook.overflow_returns(self);
     settle(self);
 }

@@ -24,6 +24,10 @@ struct YellowZoneKeeper {
     }
     static void leaves(Fiber& self) noexcept;
     static void returns(Fiber& self) noexcept;
+    static void takes_back(Fiber& self) noexcept;
+
+    // The running fiber has come to the lower half of its zone.
+    static bool is_nearly_out(const Fiber& self) noexcept;
 
     // Once the running fiber's stack has shrunk.
     static void settle(Fiber& self) noexcept;

@@ -34,6 +34,7 @@ namespace {
 // The owner that the handler asks: notes what it was asked for.
 struct Asked {
     volatile int half = 0;
+    volatile int most = 0;
     volatile int whole = 0;
     volatile bool agrees = true;
 };
@@ -41,6 +42,7 @@ Asked asked;
 
 bool may_open(const Stack&, YellowZone wanted) {
     if (wanted == YellowZone::kHalfOpen) ++const_cast<int&>(asked.half);
+    if (wanted == YellowZone::kMostlyOpen) ++const_cast<int&>(asked.most);
     if (wanted == YellowZone::kOpen) ++const_cast<int&>(asked.whole);
     return asked.agrees;
 }
@@ -139,7 +141,7 @@ TEST_CASE("opening and closing leaves no page and no mapping behind, by either k
     }
 }
 
-TEST_CASE("code that comes to the zone goes on in it, half by half, and its owner is asked for each") {
+TEST_CASE("code that comes to the zone goes on in it, step by step, and its owner is asked for each") {
     for (const bool is_old : {false, true}) {
         const ChildEnd end = run_in_child([is_old] {
             if (is_old) culm::override_kernel_features(old_kernel());
@@ -148,10 +150,13 @@ TEST_CASE("code that comes to the zone goes on in it, half by half, and its owne
             const auto half = static_cast<std::ptrdiff_t>(yellow_bytes() / 2);
             OnStack first(stack, [&](OnStack&) { recurse_to(stack.limit() - half / 2); });
             first.step_in();
-            if (asked.half != 1 || asked.whole != 0) return 1;
-            OnStack second(stack, [&](OnStack&) { recurse_to(stack.limit() - half - half / 2); });
+            if (asked.half != 1 || asked.most != 0 || asked.whole != 0) return 1;
+            OnStack second(stack, [&](OnStack&) { recurse_to(stack.limit() - half - half / 4); });
             second.step_in();
-            if (asked.half != 1 || asked.whole != 1) return 2;
+            if (asked.half != 1 || asked.most != 1 || asked.whole != 0) return 2;
+            OnStack last(stack, [&](OnStack&) { recurse_to(stack.limit() - half - half / 4 * 3); });
+            last.step_in();
+            if (asked.half != 1 || asked.most != 1 || asked.whole != 1) return 5;
             if (!culm::close_yellow_zone(stack)) return 3;
             OnStack third(stack, [&](OnStack&) { recurse_to(stack.limit() - half / 2); });
             third.step_in();

@@ -1,4 +1,5 @@
 // The Python side of the probe: its type and a few functions that look at what the interpreter layer did.
+#include "interpreter/overflow_raise.hpp"
 #include "probe.hpp"
 
 #include <chrono>
@@ -156,11 +157,38 @@ PyType_Slot slots[] = {{Py_tp_new, reinterpret_cast<void*>(probe_new)},
                        {}};
 PyType_Spec spec = {"_interpreter_probe.Fiber", sizeof(PyProbe), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, slots};
 
+// recursion_taken([step, ...]): applies the steps to the C recursion that is left and returns what is left then, less
+// what was left before; None where it is not counted. Steps: "take", "give", or a number to count by, or ("overwrite",
+// number) for a count that was in the making when it was taken.
+PyObject* recursion_taken(PyObject*, PyObject* steps) {
+    PyThreadState* tstate = PyThreadState_Get();
+    int* left = interpreter::c_recursion_left(tstate);
+    if (left == nullptr) Py_RETURN_NONE;
+    const int before = *left;
+    interpreter::OverflowRaise raise;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(steps); ++i) {
+        PyObject* step = PyList_GET_ITEM(steps, i);
+        if (PyLong_Check(step)) {
+            *left += static_cast<int>(PyLong_AsLong(step));
+        } else if (PyTuple_Check(step)) {
+            *left = before + static_cast<int>(PyLong_AsLong(PyTuple_GET_ITEM(step, 1)));
+        } else if (PyUnicode_CompareWithASCIIString(step, "take") == 0) {
+            interpreter::take_recursion(tstate, raise);
+        } else {
+            interpreter::give_back_recursion(tstate, raise);
+        }
+    }
+    const int difference = *left - before;
+    *left = before;
+    return PyLong_FromLong(difference);
+}
+
 PyMethodDef functions[] = {{"park", function_park, METH_VARARGS, "Suspend the running fiber."},
                            {"raise_soon", function_raise_soon, METH_O, "Exception for the running fiber, or None."},
                            {"main_thread_identity", main_thread_identity, METH_NOARGS, "What the runtime believes."},
                            {"signal_tripped", signal_tripped, METH_NOARGS, "A signal waits for its handler."},
                            {"c_recursion_budget", budget, METH_O, "Units for a stack of so many bytes."},
+                           {"recursion_taken", recursion_taken, METH_O, "What steps of taking and giving leave."},
                            {"arena_statistics", arena_statistics, METH_NOARGS, "The cache of data-stack chunks."},
                            {"time_switch_state", time_switch_state, METH_VARARGS, "Nanoseconds of a switch_state."},
                            {}};

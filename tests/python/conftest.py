@@ -3,11 +3,14 @@
 import gc
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +77,16 @@ def run_script(tmp_path: object) -> Callable[..., subprocess.CompletedProcess[st
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def dive_library(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """dive.c as a shared library: C code that uses up stack without the interpreter noticing."""
+    compiler = shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0]) or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    made = tmp_path_factory.mktemp("dive") / "dive.so"
+    subprocess.run(
+        [compiler, "-O1", "-fno-inline", "-shared", "-fPIC", "-o", made, Path(__file__).with_name("dive.c")], check=True
+    )
+    return str(made)

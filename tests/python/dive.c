@@ -1,5 +1,8 @@
-/* Uses up C stack without the interpreter noticing, then calls back into it. Built by test_overflow_in_c.py; knows
-   nothing of Python: `call` is PyObject_CallNoArgs. */
+/* Uses up C stack without the interpreter noticing, then calls back into it, or never returns. Built by the fixture
+   `dive_library`; knows nothing of Python: `call` is PyObject_CallNoArgs. */
+
+#include <pthread.h>
+#include <unistd.h>
 
 #define BLOCK_BYTES 256
 
@@ -18,4 +21,19 @@ void *dive(long bytes, void *(*call)(void *), void *callable) {
     volatile char here;
     here = 1;
     return dive_to(&here - bytes, call, callable);
+}
+
+static pthread_mutex_t held = PTHREAD_MUTEX_INITIALIZER;
+
+static int sleep_deeper(int depth) {
+    volatile char block[BLOCK_BYTES];
+    block[0] = 1;
+    usleep(0);
+    return sleep_deeper(depth + 1) + block[0];
+}
+
+/* Never returns: makes a call that lets other fibers run at each step down; with a mutex held, if that is wanted. */
+int sleep_for_ever_deeper(int with_mutex) {
+    if (with_mutex) pthread_mutex_lock(&held);
+    return sleep_deeper(0);
 }

@@ -20,7 +20,12 @@ def settings_are_put_back() -> Iterator[None]:
 
 def test_without_arguments_it_reads_the_defaults() -> None:
     assert culm.configure() == culm.Settings(
-        shrink_after=1.0, shrink_budget=32 << 20, pool_budget=64 << 20, react_to_pressure=True, exact_peaks=False
+        shrink_after=1.0,
+        shrink_budget=32 << 20,
+        pool_budget=64 << 20,
+        react_to_pressure=True,
+        exact_peaks=False,
+        on_overflow="end_process",
     )
 
 

@@ -4,35 +4,20 @@ Where it calls back, that call raises; where it never does, the process dies wit
 """
 
 import ctypes
-import shutil
 import signal
-import subprocess
-import sysconfig
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import culm
 
-SOURCE = Path(__file__).with_name("dive.c")
 KB = 1024
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> str:
-    compiler = shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0]) or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    made = tmp_path_factory.mktemp("dive") / "dive.so"
-    subprocess.run([compiler, "-O1", "-fno-inline", "-shared", "-fPIC", "-o", made, SOURCE], check=True)
-    return str(made)
-
-
 @pytest.fixture
-def dive(library: str) -> Callable[[int, Callable[[], Any]], Any]:
-    function = ctypes.PyDLL(library).dive
+def dive(dive_library: str) -> Callable[[int, Callable[[], Any]], Any]:
+    function = ctypes.PyDLL(dive_library).dive
     function.restype = ctypes.py_object
     function.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.py_object]
     call = ctypes.cast(ctypes.pythonapi.PyObject_CallNoArgs, ctypes.c_void_p)
@@ -64,6 +49,31 @@ def test_a_call_back_from_deep_in_c_raises_at_every_depth(dive: Callable[..., An
     assert neighbour.result() == "unharmed"
     assert str in outcomes
     assert outcomes & {RecursionError, culm.StackOverflowError}
+
+
+@pytest.mark.parametrize("limit", [64 * 2**10, 2**20])
+def test_a_switch_at_every_depth_near_the_limit(dive: Callable[..., Any], limit: int) -> None:
+    def worker() -> int:
+        surfaced = 0
+        for past in range(-6 * KB, KB, 16):
+            try:
+                past_limit(dive, limit, past, culm.yield_now)
+                surfaced += 1
+            except RecursionError:
+                assert past > -6 * KB
+        return surfaced
+
+    stop = False
+
+    def neighbour() -> str:
+        while not stop:
+            culm.yield_now()
+        return "unharmed"
+
+    other = culm.spawn(neighbour, stack_limit=limit)
+    assert culm.spawn(worker, stack_limit=limit).result() > 0
+    stop = True
+    assert other.result() == "unharmed"
 
 
 def test_ten_thousand_in_a_row_in_a_fiber_that_never_parks(dive: Callable[..., Any]) -> None:
@@ -107,8 +117,8 @@ culm.spawn(greedy, stack_limit=256 * 2**10, name="greedy").result()
 
 
 @pytest.mark.parametrize("loader", ["PyDLL", "CDLL"])
-def test_c_that_never_returns_ends_the_process_with_a_report(library: str, run_script: Any, loader: str) -> None:
-    ended = run_script(SCRIPT.format(library=library, loader=loader))
+def test_c_that_never_returns_ends_the_process_with_a_report(dive_library: str, run_script: Any, loader: str) -> None:
+    ended = run_script(SCRIPT.format(library=dive_library, loader=loader))
     assert ended.returncode == -signal.SIGSEGV
     lines = ended.stderr.splitlines()
     assert lines[0].startswith("culm: greedy ran out of stack: limit 262144 bytes")

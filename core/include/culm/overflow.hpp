@@ -21,9 +21,9 @@ namespace culm {
 // Called inside the signal handler: must be async-signal-safe.
 using DescribeStackOwner = std::size_t (*)(const Stack& stack, char* buffer, std::size_t buffer_bytes);
 
-// How much of a yellow zone is open, from the limit down. The halves are entered one after the other, so that the owner
-// can try something else when the first half was not enough.
-enum class YellowZone : std::uint8_t { kClosed, kHalfOpen, kOpen };
+// How much of a yellow zone is open, from the limit down: its upper half, three quarters, all of it. It is entered step
+// by step, so that the owner can try something else when the first half was not enough, and try that again.
+enum class YellowZone : std::uint8_t { kClosed, kHalfOpen, kMostlyOpen, kOpen };
 
 // What the owner of stacks is asked inside the signal handler: must be async-signal-safe. Every member may be null.
 struct StackOwner {
@@ -42,10 +42,20 @@ inline Result<void> install_overflow_handler(DescribeStackOwner describe) noexce
     return install_overflow_handler(StackOwner{.describe = describe});
 }
 
+// Takes the handler away again, so that somebody else can put one in its place and have ours installed on top of that.
+// Until then an overflow is a plain SIGSEGV. False: it is not there, or hidden under another one, and stays as it is.
+bool remove_overflow_handler() noexcept;
+
 // Opens the zone of a stack, or closes it again, which drops its contents. False: the kernel refused, or the stack is
 // not from an arena and has no zone. Async-signal-safe.
 bool open_yellow_zone(const Stack& stack, YellowZone wanted = YellowZone::kOpen) noexcept;
 bool close_yellow_zone(const Stack& stack) noexcept;
+
+// Bytes between the stack's limit and its guard; 0 for a stack that is not from an arena. Async-signal-safe.
+std::size_t yellow_zone_bytes(const Stack& stack) noexcept;
+// Writes the report that the handler would, for the code that runs on `stack` and calls this: who, how much, where.
+// C frames are left out where less than 8 KB are left to look at them in.
+void report_running_out(const Stack& stack) noexcept;
 
 // A stack whose zone could not be closed is given back all the same: whoever takes it next asks, and is responsible for
 // closing it if the answer is true. Thread-safe.

@@ -36,6 +36,12 @@ int os::install_signal_handler(int signal, SignalHandler handler, struct sigacti
     return sigaction(signal, &action, &previous) == 0 ? 0 : errno;
 }
 
+bool os::is_signal_handler(int signal, SignalHandler handler) noexcept {
+    struct sigaction action {};
+    if (sigaction(signal, nullptr, &action) != 0) return false;
+    return (action.sa_flags & SA_SIGINFO) != 0 && action.sa_sigaction == handler;
+}
+
 void os::put_back_signal_handler(int signal, const struct sigaction& previous) noexcept {
     sigaction(signal, &previous, nullptr);
 }

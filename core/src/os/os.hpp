@@ -76,6 +76,7 @@ int at_fork(void (*prepare)(), void (*parent)(), void (*child)()) noexcept;
 using SignalHandler = void (*)(int signal, siginfo_t* what, void* context);
 // A handler on the alternate stack, with that signal blocked meanwhile.
 int install_signal_handler(int signal, SignalHandler handler, struct sigaction& previous) noexcept;
+bool is_signal_handler(int signal, SignalHandler handler) noexcept;
 void put_back_signal_handler(int signal, const struct sigaction& previous) noexcept;
 // Async-signal-safe: does what `previous` would have done, the default action included. The signal is being handled.
 void hand_on_signal(int signal, siginfo_t* what, void* context, const struct sigaction& previous) noexcept;

@@ -26,6 +26,11 @@ constexpr std::size_t kSignalStackBytes = std::size_t{64} << 10;
 constinit std::atomic<DescribeStackOwner> describe_owner{nullptr};
 constinit std::atomic<bool (*)(const Stack&, YellowZone)> ask_owner{nullptr};
 constinit std::atomic<void (*)(const Stack&)> trace_owner{nullptr};
+
+StackOwner registered_owner() noexcept {
+    return {describe_owner.load(std::memory_order_acquire), ask_owner.load(std::memory_order_acquire),
+            trace_owner.load(std::memory_order_acquire)};
+}
 // Written once under install_mutex before the handlers can run.
 struct sigaction previous_segv;
 struct sigaction previous_bus;
@@ -62,8 +67,10 @@ Fault understand(const siginfo_t* what, const std::byte* sp) noexcept {
     }
     Fault fault{touched, sp, place.stack};
     if (place.part == stack::Part::kGuard) return fault;
-    const bool in_upper_half = touched >= place.stack.limit() - place.yellow_bytes / 2;
-    fault.wanted = in_upper_half ? YellowZone::kHalfOpen : YellowZone::kOpen;
+    const auto below = static_cast<std::size_t>(place.stack.limit() - touched);
+    fault.wanted = below <= place.yellow_bytes / 2       ? YellowZone::kHalfOpen
+                   : below <= place.yellow_bytes / 4 * 3 ? YellowZone::kMostlyOpen
+                                                         : YellowZone::kOpen;
     return fault;
 }
 
@@ -93,9 +100,9 @@ bool resolved(int signal, const siginfo_t* what, const void* context) noexcept {
         return true;
     }
     if (os::may_be_lost_signal(what)) return false;
-    const StackOwner owner{describe_owner.load(std::memory_order_acquire), nullptr,
-                           trace_owner.load(std::memory_order_acquire)};
-    stack::report_overflow({fault.stack, fault.touched, fault.sp, machine::interrupted_pc(context)}, owner);
+    stack::report_overflow(
+        {.stack = fault.stack, .touched = fault.touched, .sp = fault.sp, .pc = machine::interrupted_pc(context)},
+        registered_owner());
     return false;
 }
 
@@ -125,6 +132,19 @@ Error no_signal_stack(int error) noexcept {
 
 }  // namespace
 
+void report_running_out(const Stack& stack) noexcept {
+    constexpr std::ptrdiff_t kBacktraceBytes = 8192;
+    const auto* here = static_cast<const std::byte*>(__builtin_frame_address(0));
+    const std::byte* guard = stack.limit() - yellow_zone_bytes(stack);
+    stack::report_overflow({.stack = stack,
+                            .touched = here,
+                            .sp = here,
+                            .pc = nullptr,
+                            .is_fault = false,
+                            .has_room = here - guard >= kBacktraceBytes},
+                           registered_owner());
+}
+
 Result<void> install_overflow_handler(const StackOwner& owner) noexcept {
     if (owner.describe != nullptr) describe_owner.store(owner.describe, std::memory_order_release);
     if (owner.may_open != nullptr) ask_owner.store(owner.may_open, std::memory_order_release);
@@ -143,6 +163,16 @@ Result<void> install_overflow_handler(const StackOwner& owner) noexcept {
     }
     is_installed = true;
     return {};
+}
+
+bool remove_overflow_handler() noexcept {
+    const std::lock_guard lock(install_mutex);
+    if (!is_installed) return false;
+    if (!os::is_signal_handler(SIGSEGV, handle_fault) || !os::is_signal_handler(SIGBUS, handle_fault)) return false;
+    os::put_back_signal_handler(SIGSEGV, previous_segv);
+    os::put_back_signal_handler(SIGBUS, previous_bus);
+    is_installed = false;
+    return true;
 }
 
 Result<void> ensure_thread_signal_stack() noexcept {

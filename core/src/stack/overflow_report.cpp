@@ -53,7 +53,9 @@ void add_owner(Report& report, const Stack& stack, DescribeStackOwner describe) 
 void stack::prepare_overflow_report() noexcept { os::prepare_backtrace(); }
 
 void stack::report_overflow(const Overflow& overflow, const StackOwner& owner) noexcept {
-    const auto& [stack, touched, sp, pc] = overflow;
+    const Stack& stack = overflow.stack;
+    const std::byte* const touched = overflow.touched;
+    const std::byte* const sp = overflow.sp;
     const std::byte* deepest = sp != nullptr && sp < touched ? sp : touched;
     Report report;
     report.add("culm: ");
@@ -62,11 +64,12 @@ void stack::report_overflow(const Overflow& overflow, const StackOwner& owner) n
     report.add_number(stack_limit_bytes(stack.size_class));
     report.add(" bytes, used ");
     report.add_number(static_cast<std::uint64_t>(stack.base - deepest));
-    report.add(" bytes (fault at 0x");
+    report.add(overflow.is_fault ? " bytes (fault at 0x" : " bytes (in an interposed call, at 0x");
     report.add_number(reinterpret_cast<std::uintptr_t>(touched), 16);
     report.add("). Spawn it with a larger stack_limit=, or recurse less.\n");
     report.send();
     if (owner.trace != nullptr) owner.trace(stack);
+    if (!overflow.has_room) return;
     constexpr const char* kHeading = "C frames, innermost first:\n";
     os::write_to_stderr(kHeading, std::strlen(kHeading));
     os::write_backtrace_to_stderr(overflow.pc, kFramesMax);

@@ -23,15 +23,18 @@ constexpr std::size_t kLeftOpenMax = 64;
 constinit std::atomic<std::byte*> left_open[kLeftOpenMax]{};
 constinit std::atomic<std::size_t> left_open_count{0};
 
-// The upper half or the whole zone; empty for a stack that is not an arena's.
+// So much of the zone; empty for a stack that is not an arena's.
 os::Range zone_of(const Stack& stack, YellowZone wanted) noexcept {
     const stack::Place place = stack::place_of(stack.limit());
     if (place.stack.base != stack.base) return {};
-    const std::size_t bytes = wanted == YellowZone::kHalfOpen ? place.yellow_bytes / 2 : place.yellow_bytes;
+    const std::size_t quarters = wanted == YellowZone::kHalfOpen ? 2 : wanted == YellowZone::kMostlyOpen ? 3 : 4;
+    const std::size_t bytes = place.yellow_bytes / 4 * quarters;
     return {stack.limit() - bytes, bytes};
 }
 
 }  // namespace
+
+std::size_t yellow_zone_bytes(const Stack& stack) noexcept { return zone_of(stack, YellowZone::kOpen).bytes; }
 
 bool open_yellow_zone(const Stack& stack, YellowZone wanted) noexcept {
     const os::Range zone = zone_of(stack, wanted);

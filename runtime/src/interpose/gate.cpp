@@ -8,6 +8,7 @@
 #include "culm/runtime/switch_hook.hpp"
 #include "descriptors.hpp"
 #include "real.hpp"
+#include "yellow_zone_keeper.hpp"
 
 namespace culm::runtime::interpose {
 
@@ -59,6 +60,17 @@ int Parking::lock_outcome(Wake wake) noexcept {
     self_.lock_cancelled = hook.cancelled_in_lock(self_);
     in_switch_hook = false;
     return self_.lock_cancelled ? EINTR : ECANCELED;
+}
+
+void end_if_out_of_stack(Scheduler& scheduler) noexcept {
+    Fiber& self = scheduler.running();
+    const auto ends = switch_hook().overflow_ends;
+    if (!ends || self.held_mutexes != 0 || !YellowZoneKeeper::is_nearly_out(self)) return;
+    Parking parking(scheduler);
+    in_switch_hook = true;
+    const bool is_over = ends(self);
+    in_switch_hook = false;
+    while (is_over) scheduler.park(kNever);
 }
 
 int sleep_parked(Scheduler& scheduler, std::int64_t deadline_ns) noexcept {

@@ -31,6 +31,9 @@ inline constinit Counters counters;
 // True on a thread that is inside the embedding language's part of a park.
 inline constinit thread_local bool in_switch_hook = false;
 
+// Parks the running fiber for good if it is about to run out of stack and the language wants it ended.
+void end_if_out_of_stack(Scheduler& scheduler) noexcept;
+
 // The scheduler to cooperate with; null: the call must behave exactly like libc.
 inline Scheduler* gate() noexcept {
     Scheduler* scheduler = Scheduler::current();
@@ -39,7 +42,11 @@ inline Scheduler* gate() noexcept {
     settle_overflow(self);
     const auto may_park = detail::installed_hook.may_park;
     const Consent consent = may_park ? may_park(self) : Consent::kUnlessMutexHeld;
-    if (consent == Consent::kYes || (consent == Consent::kUnlessMutexHeld && self.held_mutexes == 0)) return scheduler;
+    if (consent == Consent::kYes || (consent == Consent::kUnlessMutexHeld && self.held_mutexes == 0)) {
+        if (has_overflown(self)) [[unlikely]]
+            end_if_out_of_stack(*scheduler);
+        return scheduler;
+    }
     counters.direct.fetch_add(1, std::memory_order_relaxed);
     return nullptr;
 }

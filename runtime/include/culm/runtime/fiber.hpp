@@ -61,9 +61,10 @@ enum class WaitKind : std::uint8_t {
 // The yellow zone of a running fiber's stack (overflow.hpp).
 enum class YellowState : std::uint8_t {
     kClosed,
-    kHalfOpen,  // the stack has overflown: the upper half is open
-    kOpen,      // the whole zone is
-    kLent,      // the whole zone is, for a switch near the limit; nothing has overflown
+    kHalfOpen,    // the stack has overflown: the upper half is open
+    kMostlyOpen,  // three quarters are
+    kOpen,        // the whole zone is
+    kLent,        // the whole zone is, for a switch near the limit; nothing has overflown
 };
 
 class Fiber {
@@ -154,7 +155,7 @@ private:
     bool cancel_requested_ = false;
     bool has_reservation_ : 1 = false;  // a stack is promised and not taken yet: the fiber never ran
     bool is_main_ : 1 = false;
-    YellowState yellow_ : 2 = YellowState::kClosed;  // written by the fault handler, on the fiber's own thread
+    YellowState yellow_ : 3 = YellowState::kClosed;  // written by the fault handler, on the fiber's own thread
     std::uint8_t left_epoch_ = 1;        // the shrinker's, when it last left the processor; 0: looked at since then
     void* caught_exceptions_ = nullptr;  // __cxa_eh_globals of this fiber
     std::uint32_t uncaught_exceptions_ = 0;

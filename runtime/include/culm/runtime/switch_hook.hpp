@@ -51,8 +51,9 @@ struct SwitchHook {
 
     // --- running out of stack (yellow_zone.hpp). Without `overflown` a yellow zone is as good as a guard.
     // In the fault handler, so async-signal-safe: the running fiber has used up its stack and gets the upper half of
-    // the yellow zone, or (`last`) the rest of it, to come to an end in. False: nothing can be done for it.
-    bool (*overflown)(Fiber& self, bool last) = nullptr;
+    // the yellow zone to come to an end in; then, if that was not enough (`again`), its third quarter and its last.
+    // False: nothing can be done for it.
+    bool (*overflown)(Fiber& self, bool again) = nullptr;
     // What `overflown` started has not reached the fiber's code yet: its zone has to stay open.
     bool (*overflow_pending)(Fiber& self) = nullptr;
     // The fiber is being left in that state: what is pending goes with it; and comes back with it. Same rules as
@@ -61,6 +62,10 @@ struct SwitchHook {
     void (*overflow_returns)(Fiber& self) = nullptr;
     // The zone has been closed again.
     void (*overflow_ended)(Fiber& self) = nullptr;
+    // It has come to the lower half of its zone and makes an interposed call that may park (the lock is held, no
+    // pthread mutex is): true ends the fiber here. It is parked and never continues; the language abandons it
+    // (Scheduler::abandon) from another fiber.
+    bool (*overflow_ends)(Fiber& self) = nullptr;
     // The process is about to die of it: writes the fiber's frames in that language to stderr. Async-signal-safe.
     void (*trace)(const Fiber& fiber) = nullptr;
 
