@@ -118,6 +118,7 @@ def life(count: int, limit: int) -> None:
 
 
 def interrupt(count: int, limit: int) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background commands have it ignored
     fibers, _result = make(count, limit)
     try:
         print("ready", flush=True)

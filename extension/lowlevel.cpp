@@ -23,7 +23,7 @@ namespace {
 
 // The running fiber continues after park or switch: what was sent to it, or what is to be raised in it.
 // A signal whose handler raised nothing leaves the fiber waiting.
-PyObject* receive(ThreadHost& host, PyFiber* self, Wake wake, std::int64_t deadline_ns) {
+inline PyObject* receive(ThreadHost& host, PyFiber* self, Wake wake, std::int64_t deadline_ns) {
     while (true) {
         if (wake == Wake::kNotified && self->exception == nullptr) {
             PyObject* value = self->value;
@@ -56,6 +56,15 @@ bool check_target(ThreadHost* host, PyObject* object, const char* caller) {
         return false;
     }
     return true;
+}
+
+// The usual case of the two checks around this, in the fewest steps.
+bool waits_here(const ThreadHost& host, PyObject* object) noexcept {
+    if (!is_fiber(object)) return false;
+    const PyFiber* target = as_fiber(object);
+    const Fiber& fiber = *target->fiber;
+    return fiber.state() == FiberState::kParked && fiber.wait_kind() == WaitKind::kPermit &&
+           &fiber.scheduler() == host.scheduler && !target->lost_in_fork;
 }
 
 bool can_be_switched_to(PyFiber* target, PyObject* value) {
@@ -178,10 +187,12 @@ PyObject* switch_to(PyObject*, PyObject* const* args, Py_ssize_t count) {
         return nullptr;
     }
     ThreadHost* host = thread_host != nullptr ? thread_host : ensure_thread_host();
-    if (host == nullptr || !check_target(host, args[0], "switch")) return nullptr;
-    PyFiber* target = as_fiber(args[0]);
+    if (host == nullptr) return nullptr;
     PyObject* value = count == 2 ? args[1] : Py_None;
-    if (!can_be_switched_to(target, value)) return nullptr;
+    if (!waits_here(*host, args[0])) [[unlikely]] {
+        if (!check_target(host, args[0], "switch") || !can_be_switched_to(as_fiber(args[0]), value)) return nullptr;
+    }
+    PyFiber* target = as_fiber(args[0]);
     PyFiber* self = running_fiber(*host);
     if (self->fiber->cancel_requested()) [[unlikely]] {
         // Before anything has been promised to the target. An already expired sleep takes the request.
