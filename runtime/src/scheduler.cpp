@@ -212,14 +212,10 @@ inline Fiber& Scheduler::next_runnable(Fiber& self) noexcept {
 
     auto& exceptions = *static_cast<ExceptionGlobals*>(exceptions_);
     from.caught_exceptions_ = exceptions.caught;
+    from.uncaught_exceptions_ = exceptions.uncaught;
     from.errno_ = *errno_;
     exceptions.caught = to.caught_exceptions_;
-    if (exceptions.uncaught != 0 || to.has_uncaught_) [[unlikely]] {
-        from.has_uncaught_ = exceptions.uncaught != 0;
-        from.uncaught_exceptions_ = exceptions.uncaught;
-        exceptions.uncaught = to.has_uncaught_ ? to.uncaught_exceptions_ : 0;
-        to.has_uncaught_ = false;
-    }
+    exceptions.uncaught = to.uncaught_exceptions_;
     *errno_ = to.errno_;
 
     if (from.left_epoch_ == 0) [[unlikely]]

@@ -154,7 +154,8 @@ std::byte* StackArena::State::reserve_slots(std::size_t& slots, int& error) noex
             is_short = false;
             continue;
         }
-        if (error != ENOMEM || slots == 1) return nullptr;
+        // EAGAIN: memory to come is locked (mlockall), and RLIMIT_MEMLOCK counts addresses, too.
+        if ((error != ENOMEM && error != EAGAIN) || slots == 1) return nullptr;
         is_short = true;
         slots /= 2;
     }
@@ -168,8 +169,10 @@ Result<void> StackArena::State::reserve_chunk() noexcept {
     std::byte* start = reserve_slots(slots, error);
     if (start == nullptr) {
         return Error{
-            error, "reserve address space for stacks",
-            "use a smaller stack limit, run fewer fibers at once, or raise the address-space limit (ulimit -v)"};
+            error == EAGAIN ? ENOMEM : error, "reserve address space for stacks",
+            error == EAGAIN
+                ? "memory is locked by mlockall(): use a smaller stack limit, or raise the limit of it (ulimit -l)"
+                : "use a smaller stack limit, run fewer fibers at once, or raise the address-space limit (ulimit -v)"};
     }
     const std::size_t page_bytes = kernel_features().page_bytes;
     const os::Range whole{start, slots * counts.stride_bytes + page_bytes};

@@ -8,7 +8,7 @@
 #include <mutex>
 
 #include "os/growth.hpp"
-#include "strategy/strategy.hpp"
+#include "strategy/mapping_each.hpp"
 
 namespace culm {
 
@@ -33,8 +33,10 @@ constexpr StrategyTraits kWatchingTheProgram = [] {
     return traits;
 }();
 
-class UserFaultFd final : public StackStrategy {
+class UserFaultFd final : public strategy::MappingEach {
 public:
+    UserFaultFd() noexcept : MappingEach(GuardPage::kBelow) {}
+
     const char* id() const noexcept override { return "userfaultfd"; }
     const char* name() const noexcept override { return "userfaultfd + monitor thread"; }
     const char* summary() const noexcept override {
@@ -47,15 +49,6 @@ public:
     }
     const char* why_unavailable() const noexcept override { return probe().why_not; }
 
-    void destroy(std::span<const StrategyStack> stacks) noexcept override {
-        const std::size_t guard_bytes = kernel_features().page_bytes;
-        for (const StrategyStack& stack : stacks) {
-            os::release({stack.limit() - guard_bytes, stack.limit_bytes + guard_bytes});
-        }
-    }
-    std::size_t shrink(std::span<const SuspendedStrategyStack> stacks) noexcept override {
-        return strategy::discard_unused(stacks);
-    }
     std::uint64_t faults_handled() const noexcept override { return faults_.load(std::memory_order_relaxed); }
 
 private:
@@ -85,24 +78,9 @@ private:
         return found;
     }
 
-    Result<void> create_rounded(std::size_t limit_bytes, std::span<StrategyStack> stacks) noexcept override {
-        if (Result<void> started = start_monitor(); !started) return started;
-        const int fd = fd_.load(std::memory_order_relaxed);
-        const std::size_t guard_bytes = kernel_features().page_bytes;
-        for (std::size_t made = 0; made < stacks.size(); ++made) {
-            int error = 0;
-            std::byte* limit = strategy::map_stack(limit_bytes, guard_bytes, error);
-            if (limit != nullptr) {
-                error = os::watch_missing_pages(fd, {limit, limit_bytes});
-                if (error != 0) os::release({limit - guard_bytes, limit_bytes + guard_bytes});
-            }
-            if (error != 0) {
-                destroy(stacks.first(made));
-                return strategy::no_stack(error);
-            }
-            stacks[made] = {limit + limit_bytes, limit_bytes, nullptr};
-        }
-        return {};
+    Result<void> begin() noexcept override { return start_monitor(); }
+    int mapped(os::Range stack) noexcept override {
+        return os::watch_missing_pages(fd_.load(std::memory_order_relaxed), stack);
     }
 
     static Error refused(int error) noexcept {

@@ -74,6 +74,8 @@ public:
 
     // For the embedding language: its object. Not touched by the runtime.
     void* host = nullptr;
+    // Bytes near the stack base that the host keeps for itself; the context starts below them. Set before start.
+    std::uint32_t host_stack_bytes = 0;
     // pthread mutexes that interposition saw this fiber take and not release yet.
     std::uint16_t held_mutexes = 0;
     // Interposition has told the interpreter this fiber's identity at least once.
@@ -142,26 +144,26 @@ private:
 
     void move_to(FiberState next) noexcept;
 
-    // First cache line, together with the public members above: all that a switch touches.
-    std::int32_t errno_ = 0;
-    std::byte* stack_base_ = nullptr;
+    // First cache line, together with the public members above: what a switch touches.
     Context context_;
     FiberState state_ = FiberState::kNew;
     WaitKind wait_kind_ = WaitKind::kNone;
     Wake wake_ = Wake::kNotified;
     StackClass stack_class_ : 4 = kDefaultStackClass;
     StrategyIndex stack_strategy_ : 4 = kArenaIndex;
-    bool has_permit_ : 1 = false;
-    bool has_uncaught_ : 1 = false;  // uncaught_exceptions_ is not 0
+    bool has_permit_ = false;
     bool cancel_requested_ = false;
     bool has_reservation_ : 1 = false;  // a stack is promised and not taken yet: the fiber never ran
     bool is_main_ : 1 = false;
     YellowState yellow_ : 3 = YellowState::kClosed;  // written by the fault handler, on the fiber's own thread
     std::uint8_t left_epoch_ = 1;        // the shrinker's, when it last left the processor; 0: looked at since then
     void* caught_exceptions_ = nullptr;  // __cxa_eh_globals of this fiber
-    ListLink queue_link_;                // run queue or one wait queue
+    std::uint32_t uncaught_exceptions_ = 0;
+    std::int32_t errno_ = 0;
+    ListLink queue_link_;  // run queue or one wait queue
 
     // Second: what waiting, starting and finishing touch.
+    std::byte* stack_base_ = nullptr;
     WaitQueue* wait_queue_ = nullptr;
     std::uintptr_t wait_object_ = 0;
     std::int64_t deadline_ns_ = kNever;
@@ -173,12 +175,8 @@ private:
 public:
     // What the body gets. The host may change it until then.
     void* argument = nullptr;
-    // Bytes near the stack base that the host keeps for itself; the context starts below them. Set before start.
-    std::uint32_t host_stack_bytes = 0;
 
 private:
-    std::uint32_t uncaught_exceptions_ = 0;
-
     // Third: the rest.
     ListLink all_link_;  // every started, unfinished fiber of the scheduler but the main one
     char* name_ = nullptr;
