@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <random>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "child.hpp"
 #include "culm/kernel.hpp"
 #include "culm/stack_arena.hpp"
+#include "os/fault_injection.hpp"
 #include "os/os.hpp"
 
 using culm::Stack;
@@ -95,6 +97,28 @@ TEST_CASE("a program that closes descriptors it does not know does no harm") {
         return culm::stack_residency(stacks[0]).value().resident_bytes == page_bytes() ? 0 : 3;
     });
     CHECK(end.status == 0);
+}
+
+TEST_CASE("stacks beside each other are measured by one call, of whatever class") {
+    if (!culm::kernel_features().pagemap_scan) return;
+    constexpr std::size_t kStacks = 16;
+    for (const StackClass size_class : {StackClass::k64K, StackClass::k256K, StackClass::k1M, StackClass::k10M}) {
+        auto stacks = take(size_class, kStacks);
+        std::sort(stacks.begin(), stacks.end(), [](const Stack& a, const Stack& b) { return a.base < b.base; });
+        std::vector<SuspendedStack> suspended;
+        for (const Stack& stack : stacks) {
+            stack.base[-1] = std::byte{1};
+            suspended.push_back({stack, stack.base - 256});
+        }
+        std::vector<culm::SuspendedUse> uses(kStacks);
+        CHECK(bool(culm::measure_suspended(suspended, uses)));  // looks for the pagemap
+        culm::os::fail_call(2, EIO);
+        CHECK(bool(culm::measure_suspended(suspended, uses)));
+        CHECK(culm::os::failure_pending());
+        culm::os::fail_call(0, 0);
+        for (const culm::SuspendedUse& use : uses) CHECK(use.residency.resident_bytes == page_bytes());
+        give_back(size_class, stacks);
+    }
 }
 
 TEST_CASE("the red zone and one spare page stay, everything below goes") {

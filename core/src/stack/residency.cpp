@@ -82,8 +82,9 @@ std::byte* page_floor(const void* address) noexcept {
     return reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(address) & ~(page_bytes - 1));
 }
 
-// Neighbours with at most so much between them are scanned in one go: a guard, and the pages that make a stride odd.
-constexpr std::ptrdiff_t kGapBytesMax = std::ptrdiff_t{128} << 10;
+// Neighbours with at most so much between them are scanned in one go: a yellow zone, a guard, and the page that makes a
+// stride odd.
+constexpr std::ptrdiff_t kGapBytesMax = std::ptrdiff_t{256} << 10;
 
 // Adds up runs of present pages that come in address order and belong to several stacks in address order.
 class Sorter {
