@@ -69,17 +69,22 @@ PyObject* set_overflow_ends_fibers(PyObject*, PyObject* truth) {
 }
 
 bool ensure_undertaker(ThreadHost& host) {
-    if (!is_wanted || host.undertaker != nullptr) return true;
+    if (!is_wanted) return true;
+    // One that ended without doing its work was cancelled: whoever it was to end still waits.
+    if (host.undertaker != nullptr && !finished(host.undertaker)) return true;
+    Py_CLEAR(host.undertaker);
     PyObject* function = PyCFunction_New(&bury_all_method, nullptr);
     if (function == nullptr) return false;
     host.undertaker = new_fiber(host, function, nullptr, 0, nullptr, nullptr, StackClass::k256K, nullptr);
     Py_DECREF(function);
-    return host.undertaker != nullptr;
+    if (host.undertaker == nullptr) return false;
+    if (!host.out_of_stack.empty()) start_fiber(host, host.undertaker);
+    return true;
 }
 
 bool hand_to_undertaker(Fiber& fiber) {
     ThreadHost& host = *thread_host;
-    if (!is_wanted || fiber.is_main() || host.undertaker == nullptr) return false;
+    if (!is_wanted || fiber.is_main() || host.undertaker == nullptr || finished(host.undertaker)) return false;
     PyFiber* self = host_of(fiber);
     Py_INCREF(as_object(self));
     host.out_of_stack.push_back(self);

@@ -135,6 +135,24 @@ print(culm.spawn(caught, stack_limit=262144).result())
     assert (ended.returncode, ended.stdout) == (0, "caught\n"), ended.stderr[-2000:]
 
 
+def test_who_ends_them_may_be_cancelled(run_ended: Any) -> None:
+    ended = run_ended("""
+fiber = culm.spawn(greedy, stack_limit=65536, name="greedy")
+while len(culm.fibers()) < 2:
+    culm.yield_now()
+for other in culm.fibers():
+    other.cancel()
+culm.yield_now()
+print(fiber.state, fiber.stack.limit, "greedy" in repr(fiber))
+print(type(culm.spawn(greedy, stack_limit=65536).exception()).__name__, type(fiber.exception()).__name__)
+print(fiber.state, fiber.stack, fiber.traceback())
+""")
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    lines = ended.stdout.splitlines()
+    assert lines[:2] == ["parked 65536 True", "StackOverflowError StackOverflowError"]
+    assert lines[2].startswith("finished")
+
+
 def test_exit_with_one_on_its_way(run_ended: Any) -> None:
     ended = run_ended("""
 fiber = culm.spawn(greedy, stack_limit=65536)
