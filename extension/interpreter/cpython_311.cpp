@@ -158,14 +158,6 @@ PyObject* suspended_frame(ThreadRecord& thread, SavedState& state) {
     return reinterpret_cast<PyObject*>(frame);
 }
 
-void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) noexcept {
-    set_pending_raise(thread.tstate, words_of<Words>(state).pending_raise, exception);
-}
-
-PyObject* withdraw_raise_soon(ThreadRecord& thread, SavedState& state) noexcept {
-    return withdraw_pending_raise(thread.tstate, words_of<Words>(state).pending_raise);
-}
-
 // 3.11 makes pending calls on the main thread only.
 bool call_soon(const ThreadRecord& thread, int (*call)(void*), void* argument) noexcept {
     return thread.is_main_thread && Py_AddPendingCall(call, argument) == 0;

@@ -187,14 +187,6 @@ PyObject* suspended_frame(ThreadRecord& thread, SavedState& state) {
     return reinterpret_cast<PyObject*>(frame);
 }
 
-void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) noexcept {
-    set_pending_raise(thread.tstate, words_of<Words>(state).pending_raise, exception);
-}
-
-PyObject* withdraw_raise_soon(ThreadRecord& thread, SavedState& state) noexcept {
-    return withdraw_pending_raise(thread.tstate, words_of<Words>(state).pending_raise);
-}
-
 bool call_soon(const ThreadRecord& thread, int (*call)(void*), void* argument) noexcept {
     if (thread.is_main_thread) return Py_AddPendingCall(call, argument) == 0;
     return _PyEval_AddPendingCall(PyInterpreterState_Main(), call, argument, 0) == 0;

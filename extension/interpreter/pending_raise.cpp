@@ -7,6 +7,8 @@
 
 #include <cassert>
 
+#include "interpreter/saved_words.hpp"
+
 namespace culm::interpreter {
 
 namespace {
@@ -121,6 +123,16 @@ int visit_pending_raise(const PendingRaise& pending, visitproc visit, void* arg)
     Py_VISIT(pending.exception);
     if (pending.taken) Py_VISIT(pending.exception);
     return 0;
+}
+
+// --- interpreter.hpp
+
+void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) noexcept {
+    set_pending_raise(thread.tstate, words_of<CommonWords>(state).pending_raise, exception);
+}
+
+PyObject* withdraw_raise_soon(ThreadRecord& thread, SavedState& state) noexcept {
+    return withdraw_pending_raise(thread.tstate, words_of<CommonWords>(state).pending_raise);
 }
 
 }  // namespace culm::interpreter
