@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "os/growth.hpp"
-#include "strategy/strategy.hpp"
+#include "strategy/mapping_each.hpp"
 
 namespace culm {
 
@@ -23,8 +23,10 @@ StrategyTraits declared() noexcept {
     return traits;
 }
 
-class FixedSmall final : public StackStrategy {
+class FixedSmall final : public strategy::MappingEach {
 public:
+    FixedSmall() noexcept : MappingEach(GuardPage::kBelow) {}
+
     const char* id() const noexcept override { return "fixed-small"; }
     const char* name() const noexcept override { return "fixed small stack"; }
     const char* summary() const noexcept override {
@@ -35,30 +37,13 @@ public:
         return traits;
     }
 
-    void destroy(std::span<const StrategyStack> stacks) noexcept override {
-        const std::size_t guard_bytes = kernel_features().page_bytes;
-        for (const StrategyStack& stack : stacks) {
-            os::release({stack.limit() - guard_bytes, stack.limit_bytes + guard_bytes});
-        }
-    }
     std::size_t shrink(std::span<const SuspendedStrategyStack>) noexcept override { return 0; }
 
 private:
-    Result<void> create_rounded(std::size_t limit_bytes, std::span<StrategyStack> stacks) noexcept override {
-        const std::size_t page_bytes = kernel_features().page_bytes;
-        for (std::size_t made = 0; made < stacks.size(); ++made) {
-            int error = 0;
-            std::byte* limit = strategy::map_stack(limit_bytes, page_bytes, error);
-            if (limit == nullptr) {
-                destroy(stacks.first(made));
-                return strategy::no_stack(error);
-            }
-            for (std::size_t at = 0; at < limit_bytes; at += page_bytes) {
-                const_cast<volatile std::byte*>(limit)[at] = std::byte{0};
-            }
-            stacks[made] = {limit + limit_bytes, limit_bytes, nullptr};
-        }
-        return {};
+    int mapped(os::Range stack) noexcept override {
+        auto* const start = static_cast<volatile std::byte*>(stack.start);
+        for (std::size_t at = 0; at < stack.bytes; at += kernel_features().page_bytes) start[at] = std::byte{0};
+        return 0;
     }
 };
 

@@ -8,7 +8,7 @@ namespace culm::strategy {
 class MappingEach : public StackStrategy {
 public:
     void destroy(std::span<const StrategyStack> stacks) noexcept final;
-    std::size_t shrink(std::span<const SuspendedStrategyStack> stacks) noexcept final;
+    std::size_t shrink(std::span<const SuspendedStrategyStack> stacks) noexcept override;
 
 protected:
     enum class GuardPage : bool { kNone, kBelow };
