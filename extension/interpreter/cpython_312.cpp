@@ -92,6 +92,7 @@ void prepare(SavedState& state, const ThreadRecord& thread, void* chunk, std::si
     words.tracing.event = -1;
     words.c_recursion_remaining =
         static_cast<int>(c_recursion_units(static_cast<std::size_t>(c_stack_base - c_stack_limit)));
+    words.overflow_raise.units_at_bottom = words.c_recursion_remaining;
 }
 
 void prepare_main(SavedState& state, const ThreadRecord& thread) noexcept {

@@ -34,7 +34,7 @@ void give_back_recursion(PyThreadState* tstate, OverflowRaise& raise) noexcept {
     int* left = c_recursion_left(tstate);
     if (left == nullptr) return;
     // More than there is at the bottom: they were not taken, see overflow_raise.hpp.
-    if (raise.units_taken <= c_recursion_limit(tstate) - *left) *left += raise.units_taken;
+    if (raise.units_taken <= c_recursion_at_bottom(tstate, raise) - *left) *left += raise.units_taken;
     raise.units_taken = 0;
 }
 

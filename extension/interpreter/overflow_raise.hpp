@@ -19,6 +19,7 @@ namespace culm::interpreter {
 struct OverflowRaise {
     PyObject* aside = nullptr;
     int units_taken = 0;      // of C recursion; given back when the stack has shrunk
+    int units_at_bottom = 0;  // 3.12 and 3.13: what the fiber began with
     bool wanted = false;      // armed, and not known to be delivered
     bool carried = false;     // of these: not in the thread state, the fiber is suspended
     bool is_raised = false;   // it has been constructed, and the evaluation loop has not looked again since
@@ -50,14 +51,12 @@ inline int* c_recursion_left([[maybe_unused]] PyThreadState* tstate) noexcept {
 #endif
 }
 
-// What c_recursion_left() is at the bottom of a stack.
-inline int c_recursion_limit([[maybe_unused]] const PyThreadState* tstate) noexcept {
-#if PY_VERSION_HEX >= 0x030E0000
-    return 0;
-#elif PY_VERSION_HEX >= 0x030D0000
-    return Py_C_RECURSION_LIMIT;
-#elif PY_VERSION_HEX >= 0x030C0000
-    return C_RECURSION_LIMIT;
+// What c_recursion_left() is at the bottom of the stack. It differs between fibers from 3.12 on; up to 3.11
+// sys.setrecursionlimit() changes it for all.
+inline int c_recursion_at_bottom([[maybe_unused]] const PyThreadState* tstate,
+                                 [[maybe_unused]] const OverflowRaise& raise) noexcept {
+#if PY_VERSION_HEX >= 0x030C0000
+    return raise.units_at_bottom;
 #else
     return tstate->recursion_limit;
 #endif
