@@ -22,7 +22,7 @@ call = ctypes.cast(ctypes.pythonapi.PyObject_CallNoArgs, ctypes.c_void_p)
 def greedy():
     function(65536 - culm.current().stack.used + 2048, call, lambda: None)
 for _ in range(3):
-    print(type(culm.spawn(greedy, stack_limit=65536).exception()).__name__)
+    print(isinstance(culm.spawn(greedy, stack_limit=65536).exception(), RecursionError))
 """
 
 
@@ -30,7 +30,7 @@ for _ in range(3):
 def test_an_overflow_is_an_exception_and_no_fatal_error(run_script: Any, dive_library: str, enabled: str) -> None:
     ended = run_script(ENABLED[enabled] + OVERFLOWS.format(library=dive_library))
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout == "StackOverflowError\n" * 3
+    assert ended.stdout == "True\n" * 3
 
 
 @pytest.mark.parametrize("enabled", ENABLED)
@@ -38,5 +38,5 @@ def test_any_other_fault_is_reported_as_ever(run_script: Any, dive_library: str,
     overflows = OVERFLOWS.format(library=dive_library)
     ended = run_script(f"{ENABLED[enabled]}{overflows}import ctypes; ctypes.string_at(8)")
     assert ended.returncode == -signal.SIGSEGV
-    assert ended.stdout == "StackOverflowError\n" * 3
+    assert ended.stdout == "True\n" * 3
     assert ("Fatal Python error: Segmentation fault" in ended.stderr) == (enabled != "and disabled")
