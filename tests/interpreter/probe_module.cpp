@@ -166,7 +166,7 @@ PyObject* recursion_taken(PyObject*, PyObject* steps) {
     if (left == nullptr) Py_RETURN_NONE;
     const int before = *left;
     interpreter::OverflowRaise raise;
-    raise.units_at_bottom = before;
+    raise.units_at_bottom = before + 10;  // as if ten levels above the bottom
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(steps); ++i) {
         PyObject* step = PyList_GET_ITEM(steps, i);
         if (PyLong_Check(step)) {
