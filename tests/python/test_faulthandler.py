@@ -22,7 +22,7 @@ call = ctypes.cast(ctypes.pythonapi.PyObject_CallNoArgs, ctypes.c_void_p)
 def greedy():
     function(65536 - culm.current().stack.used + 2048, call, lambda: None)
 for _ in range(3):
-    print(isinstance(culm.spawn(greedy, stack_limit=65536).exception(), RecursionError))
+    print(isinstance(culm.spawn(greedy, stack_limit=65536).exception(), RecursionError), flush=True)
 """
 
 

@@ -55,7 +55,7 @@ def test_a_call_back_from_deep_in_c_raises_at_every_depth(dive: Callable[..., An
 def test_a_switch_at_every_depth_near_the_limit(dive: Callable[..., Any], limit: int) -> None:
     def worker() -> int:
         surfaced = 0
-        for past in (-32 * KB, *range(-6 * KB, KB, 16)):
+        for past in (-limit // 2, *range(-6 * KB, KB, 16)):
             try:
                 past_limit(dive, limit, past, culm.yield_now)
                 surfaced += 1
