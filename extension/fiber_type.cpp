@@ -33,11 +33,7 @@ int traverse(PyObject* object, visitproc visit, void* arg) {
     Py_VISIT(self->value);
     Py_VISIT(self->exception);
     if (!suspended(self)) return 0;
-    // The saved state lies near the stack base whatever thread looks: no ThreadHost needed.
-    const std::byte* base = self->fiber->stack().base;
-    const std::byte* top = base - Fiber::colour_bytes(base);
-    return interpreter::traverse(
-        *reinterpret_cast<const interpreter::SavedState*>(top - sizeof(interpreter::SavedState)), visit, arg);
+    return interpreter::traverse(saved_state(*self->fiber), visit, arg);
 }
 
 // Only what the object itself holds: the frames of a suspended fiber are released by unwinding it.
@@ -83,9 +79,7 @@ void deallocate(PyObject* object) {
     if (self->weak_references != nullptr) PyObject_ClearWeakRefs(object);
     forget_untaken(self);
     Fiber* fiber = self->fiber;
-    if (suspended(self))
-        interpreter::abandon(*reinterpret_cast<interpreter::SavedState*>(
-            fiber->stack().base - Fiber::colour_bytes(fiber->stack().base) - sizeof(interpreter::SavedState)));
+    if (suspended(self)) interpreter::abandon(saved_state(*fiber));
     if (fiber->state() == FiberState::kNew && thread_host != nullptr && thread_host->scheduler == &fiber->scheduler()) {
         thread_host->scheduler->discard(*fiber);
     }

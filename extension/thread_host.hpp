@@ -53,12 +53,15 @@ inline void flush_drops(ThreadHost& host) {
     if (host.drop_after_switch != nullptr) flush_drops_slow(host);
 }
 
-// Where the interpreter state of a fiber with a stack, or of the main fiber, is saved.
+// Where the interpreter state of a fiber with a stack of its own is saved, whatever thread looks.
+inline interpreter::SavedState& saved_state(const runtime::Fiber& fiber) noexcept {
+    return *reinterpret_cast<interpreter::SavedState*>(fiber.host_area_end() - sizeof(interpreter::SavedState));
+}
+
+// The same for any fiber of this thread, the main one included.
 inline interpreter::SavedState& saved_state(ThreadHost& host, runtime::Fiber& fiber) noexcept {
     if (fiber.is_main()) return host.main_state;
-    const Stack stack = fiber.stack();
-    std::byte* top = stack.base - runtime::Fiber::colour_bytes(stack.base);
-    return *reinterpret_cast<interpreter::SavedState*>(top - sizeof(interpreter::SavedState));
+    return saved_state(fiber);
 }
 
 // Unwinds every fiber of the calling thread with FiberExit; `at_exit` spares those that stand for threads. Bounded:

@@ -20,7 +20,7 @@ constexpr std::size_t kSwitchesPerRound = 200'000;
 
 // As culm's fibers begin: shifted by the page number, which differs between neighbours if strides are odd.
 std::size_t colour_bytes(const std::byte* base) {
-    return reinterpret_cast<std::uintptr_t>(base) / page_bytes() % 8 * 64;
+    return reinterpret_cast<std::uintptr_t>(base) / page_bytes() % 16 * 64;
 }
 
 }  // namespace

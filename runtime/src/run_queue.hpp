@@ -36,6 +36,17 @@ public:
         --size_;
         return fibers_.pop_front();
     }
+    // Starts to load the first lines of the stack that comes after the next: with thousands of fibers neither they nor
+    // the entries of the page table that lead to them are in a cache, and one turn is too short to fetch them
+    // (record 0014). A prefetch never faults.
+    void prefetch() const noexcept {
+        const Fiber* next = fibers_.front();
+        const Fiber* then = next ? fibers_.after(*next) : nullptr;
+        const auto* sp = then ? static_cast<const std::byte*>(then->context_.sp) : nullptr;
+        if (!sp) return;
+        __builtin_prefetch(sp);
+        __builtin_prefetch(sp + 64);
+    }
 
 private:
     Fiber* pop_drawn() noexcept;

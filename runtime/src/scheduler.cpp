@@ -196,7 +196,10 @@ inline Fiber& Scheduler::next_runnable(Fiber& self) noexcept {
     for (;;) {
         if (--looks_left_ == 0) [[unlikely]]
             look();
-        if (Fiber* next = parts_->run_queue.pop()) return *next;
+        if (Fiber* next = parts_->run_queue.pop()) {
+            parts_->run_queue.prefetch();
+            return *next;
+        }
         idle(self);
     }
 }
@@ -246,8 +249,7 @@ void Scheduler::give_stack(Fiber& fiber) noexcept {
     fiber.has_reservation_ = false;
     fiber.stack_base_ = stack.base;
     YellowZoneKeeper::takes(fiber);
-    std::byte* base = fiber.host_area();
-    prepare_context(fiber.context_, base, stack.limit(), &Scheduler::run_body, &fiber);
+    prepare_context(fiber.context_, fiber.context_base(), stack.limit(), &Scheduler::run_body, &fiber);
     if (detail::installed_hook.on_stack) detail::installed_hook.on_stack(fiber);
 }
 

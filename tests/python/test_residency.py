@@ -1,6 +1,9 @@
 """Which pages of a fiber's stack are in memory, as lowlevel.resident_pages() shows it."""
 
 import resource
+import subprocess
+import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -54,6 +57,36 @@ def test_without_a_stack_there_is_none() -> None:
     finished = culm.spawn(recurse, 1)
     finished.join()
     assert lowlevel.resident_pages(finished) == []
+
+
+WAITING = """
+import culm, socket
+
+def receive(connection):
+    with connection:
+        connection.recv(100)
+
+def main():
+    pairs = [socket.socketpair() for _ in range(64)]  # more than there are places in the page where a stack begins
+    fibers = [culm.spawn(receive, near) for near, _ in pairs]
+    culm.yield_now()
+    # The first calls of all find the functions of libraries; the last fiber has waited for the others.
+    print(sorted({fiber.stack.peak for fiber in fibers[1:-1]}))
+    for _, far in pairs:
+        far.close()
+    for fiber in fibers:
+        fiber.join()
+
+culm.run(main)
+"""
+
+
+@pytest.mark.skipif(hasattr(sys, "gettotalrefcount"), reason="a debug build of CPython needs more stack")
+def test_a_fiber_that_waits_for_a_socket_lives_in_one_page(
+    run_script: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = run_script(WAITING)  # a process whose stacks nobody has used before
+    assert done.stdout == f"[{PAGE}]\n", done.stderr
 
 
 def test_something_else_than_a_fiber_is_refused() -> None:

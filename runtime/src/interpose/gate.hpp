@@ -111,7 +111,7 @@ private:
 
 // Repeats attempt() (which must not block and says EAGAIN) with patience. Keeps errno on success.
 template <class Attempt>
-ssize_t with_patience(Patience& patience, Attempt attempt) noexcept {
+ssize_t with_patience(Patience& patience, const Attempt& attempt) noexcept {
     const int errno_before = errno;
     for (;;) {
         const ssize_t done = attempt();

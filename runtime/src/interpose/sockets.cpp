@@ -5,9 +5,12 @@
 // makes the count the result, as in the kernel, and is seen by the next call; so does an interrupt or a cancellation.
 // MSG_WAITALL is emulated the same way. Known difference: SO_RCVLOWAT above 1 is not honoured, what is there is
 // returned.
+// Most fibers of a server wait in receive(): it keeps its frame small, and what is rare is out of line.
 #include "sockets.hpp"
 
 #include <poll.h>
+
+#include <span>
 
 #include "descriptors.hpp"
 #include "hooks.hpp"
@@ -29,7 +32,8 @@ bool is_stream(int fd) noexcept {
 // A peek leaves the bytes in the queue, so that readiness cannot tell when there are more: looks again from time to
 // time.
 template <class Peek>
-ssize_t peek_all(Scheduler& scheduler, int fd, Patience& patience, std::size_t wanted, Peek peek) noexcept {
+[[gnu::noinline]] ssize_t peek_all(Scheduler& scheduler, int fd, Patience& patience, std::size_t wanted,
+                                   const Peek& peek) noexcept {
     BackOff back_off;
     for (;;) {
         const ssize_t seen = with_patience(patience, peek);
@@ -40,10 +44,11 @@ ssize_t peek_all(Scheduler& scheduler, int fd, Patience& patience, std::size_t w
     }
 }
 
-// Goes on with MSG_WAITALL after `got` bytes of the message.
-ssize_t receive_rest(int fd, Patience& patience, const msghdr& message, int flags, std::size_t got) noexcept {
+// Goes on with MSG_WAITALL after `got` bytes of what was asked for.
+[[gnu::noinline]] ssize_t receive_rest(int fd, Patience& patience, std::span<const iovec> wanted, int flags,
+                                       std::size_t got) noexcept {
     const int errno_before = errno;
-    VectorCursor cursor(message.msg_iov, message.msg_iovlen);
+    VectorCursor cursor(wanted.data(), wanted.size());
     cursor.advance(got);
     while (!cursor.done()) {
         const ssize_t more = with_patience(patience, [&]() noexcept {
@@ -62,9 +67,10 @@ ssize_t receive_rest(int fd, Patience& patience, const msghdr& message, int flag
 }
 
 // Goes on after `sent` bytes were taken by a stream socket. No SIGPIPE: the kernel raises none after progress.
-ssize_t send_rest(int fd, Patience& patience, const msghdr& message, int flags, std::size_t sent) noexcept {
+[[gnu::noinline]] ssize_t send_rest(int fd, Patience& patience, std::span<const iovec> given, int flags,
+                                    std::size_t sent) noexcept {
     const int errno_before = errno;
-    VectorCursor cursor(message.msg_iov, message.msg_iovlen);
+    VectorCursor cursor(given.data(), given.size());
     cursor.advance(sent);
     while (!cursor.done()) {
         const ssize_t more = with_patience(patience, [&]() noexcept {
@@ -116,7 +122,7 @@ ssize_t receive_message(Scheduler& scheduler, int fd, msghdr& message, int flags
     if (got >= 0) note_arrivals(message);
     if (got <= 0 || static_cast<std::size_t>(got) >= wanted) return got;
     if (!is_stream(fd) || !patience.may_wait()) return got;
-    return receive_rest(fd, patience, message, flags, static_cast<std::size_t>(got));
+    return receive_rest(fd, patience, {message.msg_iov, message.msg_iovlen}, flags, static_cast<std::size_t>(got));
 }
 
 ssize_t receive(Scheduler& scheduler, int fd, void* buffer, std::size_t bytes, int flags, sockaddr* from,
@@ -143,11 +149,8 @@ ssize_t receive(Scheduler& scheduler, int fd, void* buffer, std::size_t bytes, i
     if (plain && got > 0 && static_cast<std::size_t>(got) < bytes) descriptors::note_drained(fd, true);
     if ((flags & MSG_WAITALL) == 0 || got <= 0 || static_cast<std::size_t>(got) >= bytes) return got;
     if (!is_stream(fd) || !patience.may_wait()) return got;
-    iovec whole{buffer, bytes};
-    msghdr message{};
-    message.msg_iov = &whole;
-    message.msg_iovlen = 1;
-    return receive_rest(fd, patience, message, flags, static_cast<std::size_t>(got));
+    const iovec whole{buffer, bytes};
+    return receive_rest(fd, patience, {&whole, 1}, flags, static_cast<std::size_t>(got));
 }
 
 ssize_t send_message(Scheduler& scheduler, int fd, const msghdr& message, int flags) noexcept {
@@ -159,7 +162,7 @@ ssize_t send_message(Scheduler& scheduler, int fd, const msghdr& message, int fl
         return sent;
     }
     if (!patience.may_wait()) return sent;
-    return send_rest(fd, patience, message, flags, static_cast<std::size_t>(sent));
+    return send_rest(fd, patience, {message.msg_iov, message.msg_iovlen}, flags, static_cast<std::size_t>(sent));
 }
 
 ssize_t send(Scheduler& scheduler, int fd, const void* buffer, std::size_t bytes, int flags, const sockaddr* to,
@@ -168,11 +171,8 @@ ssize_t send(Scheduler& scheduler, int fd, const void* buffer, std::size_t bytes
     const ssize_t sent = with_patience(
         patience, [&]() noexcept { return real.sendto(fd, buffer, bytes, flags | MSG_DONTWAIT, to, length); });
     if (sent <= 0 || static_cast<std::size_t>(sent) >= bytes || !patience.may_wait()) return sent;
-    iovec whole{const_cast<void*>(buffer), bytes};
-    msghdr message{};
-    message.msg_iov = &whole;
-    message.msg_iovlen = 1;
-    return send_rest(fd, patience, message, flags, static_cast<std::size_t>(sent));
+    const iovec whole{const_cast<void*>(buffer), bytes};
+    return send_rest(fd, patience, {&whole, 1}, flags, static_cast<std::size_t>(sent));
 }
 
 namespace hooks {
