@@ -27,7 +27,7 @@ CLASSES = {"64 KB": 0, "256 KB": 1, "10 MB": 3}
 
 @dataclass(frozen=True)
 class Figure:
-    """`measured` over `against` (nanoseconds, if there is nothing to compare with) is at most `bound`, if there is one."""
+    """`measured` over `against` (nanoseconds where there is none) is at most `bound`, where there is one."""
 
     name: str
     measured: str

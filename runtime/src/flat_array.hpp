@@ -31,6 +31,8 @@ public:
     const T& operator[](std::size_t index) const noexcept { return items_[index]; }
     T* begin() noexcept { return items_; }
     T* end() noexcept { return items_ + size_; }
+    const T* begin() const noexcept { return items_; }
+    const T* end() const noexcept { return items_ + size_; }
 
     // Room for `count` elements; doubles at least. False: no memory, nothing has changed.
     [[nodiscard]] bool reserve(std::size_t count) noexcept {

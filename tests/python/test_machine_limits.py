@@ -1,6 +1,9 @@
-"""What the machine may have set: a small RLIMIT_MEMLOCK, transparent huge pages everywhere."""
+"""What the machine may have set or left out: a small RLIMIT_MEMLOCK, transparent huge pages everywhere, no /proc."""
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +52,69 @@ for fiber in fibers:
     size, all_refuse = done.stdout.split()
     assert int(size) > 15 << 30
     assert all_refuse == "True"
+
+
+@pytest.fixture
+def run_without_proc(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command where /proc is an empty folder: in a mount namespace of its own."""
+    hide = "mount -t tmpfs none /proc && exec"
+    prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+    try:
+        subprocess.run([*prefix, f"{hide} true"], check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"/proc cannot be hidden here: {error}")
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*prefix, f'{hide} "$@"', "sh", *command], capture_output=True, text=True, timeout=120, cwd=tmp_path
+        )
+
+    return run
+
+
+def test_without_proc_blocking_calls_cooperate_and_stacks_shrink(
+    run_without_proc: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = run_without_proc(
+        sys.executable,
+        "-c",
+        """
+import os, socket, time
+import culm, culm.lowlevel
+
+def recurse(depth):
+    return min([depth], key=lambda _: recurse(depth - 1)) if depth else 0
+
+def echo(connection):
+    recurse(200)
+    connection.sendall(connection.recv(100))
+
+def main():
+    near, far = socket.socketpair()
+    fiber = culm.spawn(echo, near)
+    culm.spawn(time.sleep, 0.01).join()
+    assert culm.statistics().interposed_parks >= 2
+    before = fiber.stack.resident
+    assert culm.trim() >= 1
+    print(os.path.exists("/proc/self"), fiber.stack.resident < before / 4)
+    far.sendall(b"hello")
+    print(far.recv(100))
+    fiber.join()
+
+culm.run(main)
+""",
+    )
+    assert (done.stdout, done.stderr) == ("False True\nb'hello'\n", "")
+
+
+def test_without_proc_the_commands_say_what_they_cannot_know(
+    run_without_proc: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    pytest.importorskip("rich", reason="the command line needs culm[cli]")
+    done = run_without_proc(sys.executable, "-m", "culm", "doctor")
+    assert done.returncode == 0, done.stderr
+    assert "/proc is not mounted" in done.stdout
+    assert "unknown in use" in done.stdout
+    done = run_without_proc(sys.executable, "-m", "culm", "demo")
+    assert done.returncode == 1
+    assert done.stderr.startswith("culm demo: it measures memory through /proc, which is not mounted")

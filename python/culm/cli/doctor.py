@@ -17,7 +17,9 @@ from culm.cli.machine import (
     available_memory_bytes,
     cgroup_memory_limit_bytes,
     count_mappings,
+    has_proc,
     meminfo_bytes,
+    memory_bytes,
     read_integer,
     read_text,
 )
@@ -90,7 +92,7 @@ def _limits() -> dict[str, int | None]:
     return {
         "descriptors": _finite(descriptors_soft),
         "descriptors_hard": _finite(descriptors_hard),
-        "memory_bytes": meminfo_bytes("MemTotal"),
+        "memory_bytes": memory_bytes(),
         "memory_available_bytes": available_memory_bytes(),
         "cgroup_memory_bytes": cgroup_memory_limit_bytes(),
         "address_space_bytes": _finite(resource.getrlimit(resource.RLIMIT_AS)[0]),
@@ -134,6 +136,11 @@ def _page_table_bytes(stride: int, page: int) -> int:
 
 def _advice(kernel: dict[str, Any], limits: dict[str, int | None]) -> list[str]:
     advice = []
+    if not has_proc():
+        advice.append(
+            "/proc is not mounted: the mappings in use, vm.max_map_count and vm.overcommit_memory cannot be read here, "
+            "and the values Linux begins with are assumed. Fibers work without it. Mount it: mount -t proc proc /proc"
+        )
     if kernel["guard"] == "mprotect":
         advice.append(
             f"Guards use two mappings per stack, and vm.max_map_count is {kernel['mappings_max']}. "

@@ -34,7 +34,9 @@ def _machine_table(diagnosis: Diagnosis) -> Table:
     table.add_row("Vectored guard / discard", f"{_yes(kernel['vectored_guard'])} / {_yes(kernel['vectored_discard'])}")
     table.add_row("PAGEMAP_SCAN", _yes(kernel["pagemap_scan"]))
     table.add_row("Page size", bytes_text(kernel["page_bytes"]))
-    table.add_row("Mappings", f"{count_text(limits['mappings_in_use'])} in use of {count_text(kernel['mappings_max'])}")
+    mappings = limits["mappings_in_use"]
+    in_use = "unknown" if mappings is None else count_text(mappings)
+    table.add_row("Mappings", f"{in_use} in use of {count_text(kernel['mappings_max'])}")
     table.add_row("Overcommit mode", _overcommit_text(kernel["overcommit_mode"]))
     huge_pages = kernel["transparent_huge_pages"] or "not available"
     table.add_row("Transparent huge pages", f"{huge_pages} (stacks are exempted in any case)")

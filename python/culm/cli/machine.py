@@ -3,6 +3,7 @@
 Everything here reads /proc, /sys and rlimits; a file that is not there gives None, since containers hide some of them.
 """
 
+import os
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ __all__ = [
     "available_memory_bytes",
     "cgroup_memory_limit_bytes",
     "count_mappings",
+    "has_proc",
     "meminfo_bytes",
+    "memory_bytes",
     "open_descriptors",
     "raise_descriptor_limit",
     "read_integer",
@@ -30,20 +33,28 @@ class ProcessReading:
     mappings: int
 
 
+def has_proc() -> bool:
+    """Whether /proc is mounted; a chroot may lack it."""
+    return Path("/proc/self/status").exists()
+
+
 def read_process() -> ProcessReading:
-    """Read it for this process."""
+    """Read it for this process. Needs /proc."""
     status = _read_fields(Path("/proc/self/status"))
     return ProcessReading(
         resident_bytes=(status["VmRSS"] + status["VmPTE"]) * 1024,
         os_threads=status["Threads"],
-        mappings=count_mappings(),
+        mappings=count_mappings() or 0,
     )
 
 
-def count_mappings() -> int:
+def count_mappings() -> int | None:
     """Lines of /proc/self/maps."""
-    with open("/proc/self/maps", "rb") as maps:
-        return sum(1 for _ in maps)
+    try:
+        with open("/proc/self/maps", "rb") as maps:
+            return sum(1 for _ in maps)
+    except OSError:
+        return None
 
 
 def read_text(path: str) -> str | None:
@@ -66,20 +77,30 @@ def meminfo_bytes(field: str) -> int | None:
     return None if kilobytes is None else kilobytes * 1024
 
 
+def memory_bytes() -> int:
+    """The memory of the machine."""
+    return meminfo_bytes("MemTotal") or _sysconf_bytes("SC_PHYS_PAGES")
+
+
 def available_memory_bytes() -> int:
     """What this process can still take: the smaller of the machine's and the cgroup's remainder."""
-    machine = meminfo_bytes("MemAvailable") or 0
+    machine = meminfo_bytes("MemAvailable") or _sysconf_bytes("SC_AVPHYS_PAGES")
     limit = cgroup_memory_limit_bytes()
     if limit is None:
         return machine
     return min(machine, max(0, limit - (_cgroup_memory_used_bytes() or 0)))
 
 
+def _sysconf_bytes(pages_name: str) -> int:
+    """A number of pages that the kernel tells without /proc, in bytes. Free memory does not count caches."""
+    return os.sysconf(pages_name) * resource.getpagesize()
+
+
 def cgroup_memory_limit_bytes() -> int | None:
     """The memory limit of this process's control group; None when there is none below the machine's memory."""
-    total = meminfo_bytes("MemTotal")
+    total = memory_bytes()
     limits = [limit for limit in map(read_integer, _cgroup_files("memory.max", "memory.limit_in_bytes")) if limit]
-    if not limits or (total is not None and min(limits) >= total):
+    if not limits or min(limits) >= total:
         return None
     return min(limits)
 
@@ -124,7 +145,7 @@ def open_descriptors() -> int:
 def _read_fields(path: Path) -> dict[str, int]:
     """The numeric fields of a file made of lines `Name:  number [kB]`."""
     fields = {}
-    for line in path.read_text().splitlines():
+    for line in (read_text(str(path)) or "").splitlines():
         name, _, rest = line.partition(":")
         words = rest.split()
         if words and words[0].isdigit():

@@ -112,12 +112,13 @@ def _recorded(path: Path) -> "Findings":
 def _measured(request: Request) -> "Findings":
     from rich.console import Console
 
+    from culm.cli.machine import available_memory_bytes
     from culm.lab.findings import Strategy
     from culm.lab.plan import PLANS, experiments_of, fitted, select_only
     from culm.lab.probe import Probe
     from culm.lab.session import run_session
 
-    plan, probe = fitted(PLANS[request.plan], _available_bytes()), Probe.installed()
+    plan, probe = fitted(PLANS[request.plan], available_memory_bytes()), Probe.installed()
     knowledge = probe.know()
     described = [Strategy.read(each) for each in knowledge["strategies"]]
     strategies = [strategy for strategy in described if strategy.available]
@@ -128,15 +129,6 @@ def _measured(request: Request) -> "Findings":
     return run_session(
         probe, knowledge, plan, experiments, with_fiber=request.only is None, console=Console(stderr=True)
     )
-
-
-def _available_bytes() -> int:
-    from culm.cli.machine import available_memory_bytes
-
-    try:
-        return available_memory_bytes()
-    except OSError:  # no /proc: as few as possible
-        return 0
 
 
 def _write(request: Request, findings: "Findings") -> None:

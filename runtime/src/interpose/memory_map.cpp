@@ -1,10 +1,12 @@
-// Reads /proc/self/maps line by line; only the addresses and the protection at the start of each line matter.
+// Reads /proc/self/maps line by line; only the addresses and the protection at the start of each line matter. Without
+// /proc, the program headers of what is loaded: its segments, and the parts that the loader protects after relocating.
 #include "memory_map.hpp"
 
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 
@@ -24,7 +26,13 @@ void MemoryMap::parse_line(const char* line) noexcept {
 
 bool MemoryMap::read() noexcept {
     const int fd = ::open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return false;
+    if (fd < 0) return read_headers();
+    const bool complete = read_maps(fd);
+    ::close(fd);
+    return complete;
+}
+
+bool MemoryMap::read_maps(int fd) noexcept {
     char line[64];  // as much of a line as is parsed
     std::size_t used = 0;
     bool complete = true;
@@ -48,12 +56,44 @@ bool MemoryMap::read() noexcept {
         }
         if (!complete) break;
     }
-    ::close(fd);
     return complete;
+}
+
+bool MemoryMap::read_headers() noexcept {
+    const int failed =
+        ::dl_iterate_phdr([](dl_phdr_info* object, std::size_t,
+                             void* map) { return static_cast<MemoryMap*>(map)->add_object(*object) ? 0 : 1; },
+                          this);
+    std::sort(ranges_.begin(), ranges_.end(),
+              [](const Range& one, const Range& other) { return one.start < other.start; });
+    return failed == 0;
+}
+
+bool MemoryMap::add_object(const dl_phdr_info& object) noexcept {
+    const auto page_mask = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE)) - 1;
+    for (int i = 0; i < object.dlpi_phnum; ++i) {
+        const ElfW(Phdr)& header = object.dlpi_phdr[i];
+        const std::uintptr_t start = object.dlpi_addr + header.p_vaddr;
+        const std::uintptr_t end = start + header.p_memsz;
+        if (header.p_type == PT_LOAD) {
+            const int protection = ((header.p_flags & PF_R) != 0 ? PROT_READ : 0) |
+                                   ((header.p_flags & PF_W) != 0 ? PROT_WRITE : 0) |
+                                   ((header.p_flags & PF_X) != 0 ? PROT_EXEC : 0);
+            if (!ranges_.reserve(ranges_.size() + 1)) return false;
+            ranges_.push({start & ~page_mask, (end + page_mask) & ~page_mask, protection});
+        } else if (header.p_type == PT_GNU_RELRO) {
+            if (!relocated_.reserve(relocated_.size() + 1)) return false;
+            relocated_.push({start & ~page_mask, end & ~page_mask, PROT_READ});  // whole pages only, as the loader does
+        }
+    }
+    return true;
 }
 
 int MemoryMap::protection(const void* address) const noexcept {
     const auto at = reinterpret_cast<std::uintptr_t>(address);
+    for (const Range& range : relocated_) {
+        if (at >= range.start && at < range.end) return range.protection;
+    }
     std::size_t low = 0;
     std::size_t high = ranges_.size();
     while (low < high) {

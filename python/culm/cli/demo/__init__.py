@@ -11,7 +11,7 @@ import culm
 from culm.cli.demo.course import Course, Crew, Dive, Figures, descend
 from culm.cli.demo.report import Display, print_figures
 from culm.cli.demo.threads import run_on_threads
-from culm.cli.machine import available_memory_bytes, open_descriptors, raise_descriptor_limit
+from culm.cli.machine import available_memory_bytes, has_proc, open_descriptors, raise_descriptor_limit
 
 __all__ = ["Plan", "run_demo"]
 
@@ -35,6 +35,8 @@ class Plan:
 
 def run_demo(plan: Plan) -> int:
     """Run the demo and print its figures; returns the exit status."""
+    if not has_proc():
+        raise SystemExit("culm demo: it measures memory through /proc, which is not mounted (mount -t proc proc /proc)")
     remarks: list[str] = []
     clients = _clients_that_fit(plan.clients, remarks)
     divers = _divers_that_fit(min(_DIVERS, clients), plan.depth_bytes, remarks)
