@@ -1,6 +1,7 @@
 // Making and taking down what a thread needs to run fibers.
 #include "thread_host.hpp"
 
+#include <algorithm>
 #include <memory>
 
 #include "errors.hpp"
@@ -10,15 +11,16 @@
 namespace culm::extension {
 
 using runtime::Fiber;
-using runtime::FiberState;
 using runtime::Scheduler;
 
 namespace {
 
 constexpr int kUnwindRoundsMax = 10;
-// The first time long enough for a clean-up on a machine that is busy with other things.
 constexpr std::int64_t kFirstUnwindGraceNs = 1'000'000'000;
 constexpr std::int64_t kUnwindGraceNs = 100'000'000;
+// However long one wait took, it counts as no more than this: a process that got no processor meanwhile has not had
+// the time that its clean-ups are given.
+constexpr std::int64_t kUnwindWaitNs = 10'000'000;
 constexpr const char* kCapsuleKey = "culm.thread";
 
 void take_down(ThreadHost* host) {
@@ -67,6 +69,15 @@ void collect_fiber(Fiber& fiber, void* context) {
     collection.fibers.push_back(self);
 }
 
+// Waits for the fiber's end, until the grace is used up.
+void await_end(Scheduler& scheduler, const PyFiber* self, std::int64_t& grace_ns) {
+    while (!finished(self) && grace_ns > 0) {
+        const std::int64_t before_ns = scheduler.clock().now_ns();
+        scheduler.join(*self->fiber, runtime::deadline_after(before_ns, std::min(grace_ns, kUnwindWaitNs)));
+        grace_ns -= std::clamp<std::int64_t>(scheduler.clock().now_ns() - before_ns, 1, kUnwindWaitNs);
+    }
+}
+
 // Raises FiberExit in every live fiber and waits for their ends, so that a clean-up may wait in its turn, but no longer
 // than the grace. False: there was none.
 bool unwind_round(ThreadHost& host, bool at_exit, bool is_first) {
@@ -80,10 +91,9 @@ bool unwind_round(ThreadHost& host, bool at_exit, bool is_first) {
     }
     // Each has its turn before the grace begins, however many they are.
     if (!live.empty()) host.scheduler->yield_now();
-    const std::int64_t grace_ns = is_first ? kFirstUnwindGraceNs : kUnwindGraceNs;
-    const std::int64_t deadline_ns = runtime::deadline_after(host.scheduler->clock().now_ns(), grace_ns);
+    std::int64_t grace_ns = is_first ? kFirstUnwindGraceNs : kUnwindGraceNs;
     for (PyFiber* fiber : live) {
-        if (fiber->fiber != running && !finished(fiber)) host.scheduler->join(*fiber->fiber, deadline_ns);
+        if (fiber->fiber != running) await_end(*host.scheduler, fiber, grace_ns);
         Py_DECREF(as_object(fiber));
     }
     flush_drops(host);

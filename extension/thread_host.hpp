@@ -65,8 +65,8 @@ inline interpreter::SavedState& saved_state(ThreadHost& host, runtime::Fiber& fi
 }
 
 // Unwinds every fiber of the calling thread with FiberExit; `at_exit` spares those that stand for threads. Bounded:
-// what is not through with its clean-up after a tenth of a second is told again, ten times, and then left suspended.
-// Switches. Runs Python.
+// what is not through with its clean-up after a second is told again, then after each tenth of one, ten times in all,
+// and then left suspended; time in which the process got no processor hardly counts. Switches. Runs Python.
 void unwind_all_fibers(ThreadHost& host, bool at_exit);
 
 // For atexit: unwinds, reports exceptions nobody took. Returns null with an exception on failure.

@@ -1,6 +1,7 @@
 """The end of a thread and of the interpreter: the suspended is unwound, the untaken reported, nothing crashes."""
 
 import _thread
+import ctypes
 import gc
 import threading
 import weakref
@@ -249,6 +250,36 @@ def test_thread_end_waits_for_a_clean_up_that_was_under_way():
     thread.start()
     thread.join()
     assert log == ["thread ends", "cleaned up"]
+
+
+def test_thread_end_gives_clean_ups_their_time_though_the_process_gets_no_processor():
+    log = []
+    stall = ctypes.CDLL(None).usleep  # found by name, so not interposed: nothing of this process runs meanwhile
+
+    def starved():
+        try:
+            lowlevel.park()
+        finally:
+            culm.sleep(0.01)
+            stall(1_200_000)
+
+    def abandoned():
+        try:
+            lowlevel.park()
+        finally:
+            for _ in range(3):
+                culm.sleep(0.02)
+            log.append("cleaned up")
+
+    def on_thread():
+        culm.spawn(starved)
+        culm.spawn(abandoned)
+        culm.yield_now()
+
+    thread = threading.Thread(target=on_thread)
+    thread.start()
+    thread.join()
+    assert log == ["cleaned up"]
 
 
 def test_cancel_that_arrives_as_the_thread_ends_keeps_no_fiber_alive():
