@@ -82,7 +82,7 @@ std::size_t data_stack_chunk_bytes() noexcept { return 1536; }
 
 bool initialize() {
     if (!check_version()) return false;
-    PyThreadState* tstate = _PyThreadState_UncheckedGet();
+    PyThreadState* tstate = PyThreadState_GetUnchecked();
     PyEval_GetFrame();  // makes the frame object that is compared
     if (!check_thread_state(tstate, tstate->recursion_limit, innermost_frame(tstate))) return false;
     if (!find_main_thread_slot()) return false;
@@ -100,17 +100,10 @@ void prepare(SavedState& state, const ThreadRecord& thread, void* chunk, std::si
     words.id = next_id_++;
 }
 
-void prepare_main(SavedState& state, const ThreadRecord& thread) noexcept {
-    Words& words = *new (state.bytes) Words{};
-    words.identity = thread.identity;
-}
+void prepare_main(SavedState& state, const ThreadRecord& thread) noexcept { prepare_main_words<Words>(state, thread); }
 
 void switch_state(ThreadRecord& thread, SavedState& from, SavedState& to) noexcept {
-    const Words& next = words_of<Words>(to);
-    save(words_of<Words>(from), thread.tstate);
-    load(next, thread.tstate);
-    *thread.main_thread_slot = next.identity;
-    *thread.thread_id_slot = next.identity;
+    exchange_words<Words>(thread, from, to);
 }
 
 void after_switch(ThreadRecord& thread, SavedState& now) noexcept {
@@ -119,14 +112,8 @@ void after_switch(ThreadRecord& thread, SavedState& now) noexcept {
 
 void finish_running(ThreadRecord& thread, SavedState& state) {
     Words& words = words_of<Words>(state);
-    PyThreadState* tstate = thread.tstate;
-    assert(tstate->exc_info == &words.exc_item);
-    assert(tstate->cframe == &words.first_cframe);
-    set_pending_raise(tstate, words.pending_raise, nullptr);
-    forget_overflow(tstate, words.overflow_raise);
-    for (int round = 0; round < kClearRoundsMax; ++round) {
-        if (!clear_running_common(tstate)) break;
-    }
+    assert(thread.tstate->cframe == &words.first_cframe);
+    finish_common(thread.tstate, words, [] { return false; });
 }
 
 void abandon(SavedState& state) noexcept {
@@ -148,14 +135,7 @@ int traverse(const SavedState& state, visitproc visit, void* arg) {
 }
 
 PyObject* suspended_frame(ThreadRecord& thread, SavedState& state) {
-    PyThreadState* tstate = thread.tstate;
-    _PyCFrame* running = tstate->cframe;
-    const int collects = PyGC_Disable();  // making a frame object must not run finalizers with the wrong frame in place
-    tstate->cframe = words_of<Words>(state).cframe;
-    PyFrameObject* frame = PyThreadState_GetFrame(tstate);
-    tstate->cframe = running;
-    if (collects) PyGC_Enable();
-    return reinterpret_cast<PyObject*>(frame);
+    return frame_object(thread.tstate, thread.tstate->cframe, words_of<Words>(state).cframe);
 }
 
 // 3.11 makes pending calls on the main thread only.
@@ -166,14 +146,14 @@ bool call_soon(const ThreadRecord& thread, int (*call)(void*), void* argument) n
 CallSite call_site(const ThreadRecord&) noexcept { return {}; }
 
 // 3.11 knows only who holds the GIL, in the whole process.
-bool is_attached(const ThreadRecord& thread) noexcept { return _PyThreadState_UncheckedGet() == thread.tstate; }
+bool is_attached(const ThreadRecord& thread) noexcept { return PyThreadState_GetUnchecked() == thread.tstate; }
 
 // Another holder may be another thread. With a second interpreter in the process that cannot be told apart from a
 // sub-interpreter that runs here: then it counts as one.
 bool runs_other_interpreter(const ThreadRecord& thread) noexcept {
     return PyInterpreterState_Head() != PyInterpreterState_Main() && !is_attached(thread);
 }
-bool may_run_python() noexcept { return !_Py_IsFinalizing(); }
+bool may_run_python() noexcept { return !Py_IsFinalizing(); }
 bool signal_tripped() noexcept { return signals_pending_ == nullptr || *signals_pending_ != 0; }
 std::size_t c_recursion_budget(std::size_t) noexcept { return 0; }
 

@@ -6,6 +6,7 @@
 // Invariant: nothing behind the public thread state is touched before its size was read from the running interpreter.
 #include "interpreter/c_recursion.hpp"
 #include "interpreter/frame_chain.hpp"
+#include "interpreter/local_words.hpp"
 #include "interpreter/plain_frames.hpp"
 #include "interpreter/runtime_layout.hpp"
 #include "interpreter/saved_words.hpp"
@@ -14,14 +15,6 @@
 namespace culm::interpreter {
 
 namespace {
-
-static_assert(offsetof(PyThreadState, what_event) == offsetof(PyThreadState, tracing) + sizeof(int));
-
-struct LocalWords {  // of threading.local
-    PyObject* key = nullptr;
-    PyObject* sentinel = nullptr;
-};
-static_assert(offsetof(PyThreadState, threading_local_sentinel) == offsetof(PyThreadState, threading_local_key) + 8);
 
 struct Words : CommonWords {
     _PyInterpreterFrame* current_frame = nullptr;
@@ -69,13 +62,6 @@ void load(const Words& words, PyThreadState* tstate) noexcept {
     running_loop(tstate) = words.asyncio_running_loop;
 }
 
-PyFrameObject* innermost_frame(PyThreadState* tstate) {
-    const _PyInterpreterFrame* frame = _PyFrame_GetFirstComplete(tstate->current_frame);
-    return frame == nullptr ? nullptr : frame->frame_obj;
-}
-
-PyObject* handler_at(int number) { return _PyRuntime.signals.handlers[number].func; }
-
 // A queue that is always empty in builds with a GIL follows the loop and a pointer: it points to itself.
 bool find_running_loop(PyThreadState* tstate) {
     running_loop_offset_ = static_cast<std::ptrdiff_t>(_PyRuntime.debug_offsets.thread_state.size);
@@ -122,17 +108,10 @@ void prepare(SavedState& state, const ThreadRecord&, void* chunk, std::size_t ch
     words.overflow_raise.units_at_bottom = words.c_recursion_remaining;
 }
 
-void prepare_main(SavedState& state, const ThreadRecord& thread) noexcept {
-    Words& words = *new (state.bytes) Words{};
-    words.identity = thread.identity;
-}
+void prepare_main(SavedState& state, const ThreadRecord& thread) noexcept { prepare_main_words<Words>(state, thread); }
 
 void switch_state(ThreadRecord& thread, SavedState& from, SavedState& to) noexcept {
-    const Words& next = words_of<Words>(to);
-    save(words_of<Words>(from), thread.tstate);
-    load(next, thread.tstate);
-    *thread.main_thread_slot = next.identity;
-    *thread.thread_id_slot = next.identity;
+    exchange_words<Words>(thread, from, to);
 }
 
 void after_switch(ThreadRecord& thread, SavedState& now) noexcept {
@@ -140,19 +119,12 @@ void after_switch(ThreadRecord& thread, SavedState& now) noexcept {
 }
 
 void finish_running(ThreadRecord& thread, SavedState& state) {
-    Words& words = words_of<Words>(state);
     PyThreadState* tstate = thread.tstate;
-    assert(tstate->exc_info == &words.exc_item);
     assert(tstate->current_frame == nullptr);
-    set_pending_raise(tstate, words.pending_raise, nullptr);
-    forget_overflow(tstate, words.overflow_raise);
-    for (int round = 0; round < kClearRoundsMax; ++round) {
-        bool cleared = clear_running_common(tstate);
-        cleared |= clear_slot(running_loop(tstate));
-        cleared |= clear_slot(tstate->threading_local_key);
-        cleared |= clear_slot(tstate->threading_local_sentinel);
-        if (!cleared) break;
-    }
+    finish_common(tstate, words_of<Words>(state), [&] {
+        const bool cleared = clear_slot(running_loop(tstate));
+        return clear_running_local(tstate) || cleared;
+    });
 }
 
 void abandon(SavedState& state) noexcept {
@@ -176,30 +148,11 @@ int traverse(const SavedState& state, visitproc visit, void* arg) {
 }
 
 PyObject* suspended_frame(ThreadRecord& thread, SavedState& state) {
-    PyThreadState* tstate = thread.tstate;
-    _PyInterpreterFrame* running = tstate->current_frame;
-    const int collects = PyGC_Disable();  // making a frame object must not run finalizers with the wrong frame in place
-    tstate->current_frame = words_of<Words>(state).current_frame;
-    PyFrameObject* frame = PyThreadState_GetFrame(tstate);
-    tstate->current_frame = running;
-    if (collects) PyGC_Enable();
-    return reinterpret_cast<PyObject*>(frame);
-}
-
-bool call_soon(const ThreadRecord& thread, int (*call)(void*), void* argument) noexcept {
-    if (thread.is_main_thread) return Py_AddPendingCall(call, argument) == 0;
-    return _PyEval_AddPendingCall(PyInterpreterState_Main(), call, argument, 0) == 0;
+    return frame_object(thread.tstate, thread.tstate->current_frame, words_of<Words>(state).current_frame);
 }
 
 CallSite call_site(const ThreadRecord&) noexcept { return {}; }
 
-bool is_attached(const ThreadRecord& thread) noexcept { return PyThreadState_GetUnchecked() == thread.tstate; }
-
-bool runs_other_interpreter(const ThreadRecord& thread) noexcept {
-    const PyThreadState* attached = PyThreadState_GetUnchecked();
-    return attached != nullptr && attached != thread.tstate;
-}
-bool may_run_python() noexcept { return !Py_IsFinalizing(); }
 bool signal_tripped() noexcept { return tripped_ == nullptr || *tripped_ != 0; }
 std::size_t c_recursion_budget(std::size_t stack_bytes) noexcept { return c_recursion_units(stack_bytes); }
 

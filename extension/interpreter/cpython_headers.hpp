@@ -28,3 +28,9 @@
 #if PY_VERSION_HEX >= 0x030E0000
 #include <internal/pycore_interpframe.h>
 #endif
+
+// Public names since 3.13, of what went by others before.
+#if PY_VERSION_HEX < 0x030D0000
+inline PyThreadState* PyThreadState_GetUnchecked() noexcept { return _PyThreadState_UncheckedGet(); }
+inline int Py_IsFinalizing() noexcept { return _Py_IsFinalizing(); }
+#endif

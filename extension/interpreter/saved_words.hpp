@@ -140,6 +140,20 @@ inline bool clear_running_common(PyThreadState* tstate) {
     return cleared;
 }
 
+// For the running fiber, whose function has returned: nothing of it stays in the thread state. clear_more() does one
+// round for the words that are particular to a version, as clear_running_common() does. Runs Python.
+template <class ClearMore>
+void finish_common(PyThreadState* tstate, CommonWords& words, ClearMore clear_more) {
+    assert(tstate->exc_info == &words.exc_item);
+    set_pending_raise(tstate, words.pending_raise, nullptr);
+    forget_overflow(tstate, words.overflow_raise);
+    for (int round = 0; round < kClearRoundsMax; ++round) {
+        bool cleared = clear_running_common(tstate);
+        cleared |= clear_more();
+        if (!cleared) break;
+    }
+}
+
 // For a suspended fiber that will never run again, after its frames were let go. Runs Python.
 inline void abandon_common(CommonWords& words) {
     if (words.root_chunk != nullptr) {
@@ -162,6 +176,35 @@ inline int visit_common(const CommonWords& words, visitproc visit, void* arg) {
     Py_VISIT(words.context);
     Py_VISIT(words.handling.dict);
     return visit_pending_raise(words.pending_raise, visit, arg);
+}
+
+template <class Words>
+void prepare_main_words(SavedState& state, const ThreadRecord& thread) noexcept {
+    Words& words = *new (state.bytes) Words{};
+    words.identity = thread.identity;
+}
+
+// Leaves one fiber and enters another, by the save() and load() of the version.
+template <class Words>
+[[gnu::always_inline]] inline void exchange_words(ThreadRecord& thread, SavedState& from, SavedState& to) noexcept {
+    const Words& next = words_of<Words>(to);
+    save(words_of<Words>(from), thread.tstate);
+    load(next, thread.tstate);
+    *thread.main_thread_slot = next.identity;
+    *thread.thread_id_slot = next.identity;
+}
+
+// The frame object of a suspended fiber, made while `slot` of the thread state, where its innermost frame is looked
+// for, holds what the fiber left there. New reference, or null with an exception.
+template <class Slot>
+PyObject* frame_object(PyThreadState* tstate, Slot*& slot, Slot* suspended) {
+    Slot* running = slot;
+    const int collects = PyGC_Disable();  // making a frame object must not run finalizers with the wrong frame in place
+    slot = suspended;
+    PyFrameObject* frame = PyThreadState_GetFrame(tstate);
+    slot = running;
+    if (collects) PyGC_Enable();
+    return reinterpret_cast<PyObject*>(frame);
 }
 
 }  // namespace culm::interpreter

@@ -44,48 +44,42 @@ template <class Peek>
     }
 }
 
-// Goes on with MSG_WAITALL after `got` bytes of what was asked for.
-[[gnu::noinline]] ssize_t receive_rest(int fd, Patience& patience, std::span<const iovec> wanted, int flags,
-                                       std::size_t got) noexcept {
+// Goes on after `done` bytes of `vectors` by repeating transfer(message) for what is left of them. Returns the count.
+template <class Transfer>
+ssize_t transfer_rest(Patience& patience, std::span<const iovec> vectors, std::size_t done,
+                      const Transfer& transfer) noexcept {
     const int errno_before = errno;
-    VectorCursor cursor(wanted.data(), wanted.size());
-    cursor.advance(got);
+    VectorCursor cursor(vectors.data(), vectors.size());
+    cursor.advance(done);
     while (!cursor.done()) {
         const ssize_t more = with_patience(patience, [&]() noexcept {
             iovec window[VectorCursor::kWindow];
             msghdr rest{};
             rest.msg_iov = window;
             rest.msg_iovlen = static_cast<std::size_t>(cursor.window(window));
-            return real.recvmsg(fd, &rest, flags | MSG_DONTWAIT);
+            return transfer(rest);
         });
         if (more <= 0) break;
         cursor.advance(static_cast<std::size_t>(more));
-        got += static_cast<std::size_t>(more);
+        done += static_cast<std::size_t>(more);
     }
     errno = errno_before;
-    return static_cast<ssize_t>(got);
+    return static_cast<ssize_t>(done);
+}
+
+// Goes on with MSG_WAITALL after `got` bytes of what was asked for.
+[[gnu::noinline]] ssize_t receive_rest(int fd, Patience& patience, std::span<const iovec> wanted, int flags,
+                                       std::size_t got) noexcept {
+    return transfer_rest(patience, wanted, got,
+                         [&](msghdr& rest) noexcept { return real.recvmsg(fd, &rest, flags | MSG_DONTWAIT); });
 }
 
 // Goes on after `sent` bytes were taken by a stream socket. No SIGPIPE: the kernel raises none after progress.
 [[gnu::noinline]] ssize_t send_rest(int fd, Patience& patience, std::span<const iovec> given, int flags,
                                     std::size_t sent) noexcept {
-    const int errno_before = errno;
-    VectorCursor cursor(given.data(), given.size());
-    cursor.advance(sent);
-    while (!cursor.done()) {
-        const ssize_t more = with_patience(patience, [&]() noexcept {
-            iovec window[VectorCursor::kWindow];
-            msghdr rest{};
-            rest.msg_iov = window;
-            rest.msg_iovlen = static_cast<std::size_t>(cursor.window(window));
-            return real.sendmsg(fd, &rest, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
-        });
-        if (more <= 0) break;
-        cursor.advance(static_cast<std::size_t>(more));
-        sent += static_cast<std::size_t>(more);
-    }
-    errno = errno_before;
-    return static_cast<ssize_t>(sent);
+    return transfer_rest(patience, given, sent, [&](msghdr& rest) noexcept {
+        return real.sendmsg(fd, &rest, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+    });
 }
 
 // A message may have brought descriptors: whatever was known of their numbers is void.
