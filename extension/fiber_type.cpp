@@ -50,7 +50,7 @@ int clear(PyObject* object) {
 // Runs on the owning thread: the last reference went away on another one.
 void unwind_on_owner(runtime::Scheduler&, void* argument) {
     auto* self = static_cast<PyFiber*>(argument);
-    if (suspended(self) && !self->lost_in_fork) end_fiber_soon(*thread_host, self);
+    if (suspended(self) && !self->lost_in_fork && !self->told_to_exit) end_fiber_soon(*thread_host, self);
     drop_later(*thread_host, as_object(self));
 }
 

@@ -69,11 +69,16 @@ void collect_fiber(Fiber& fiber, void* context) {
     collection.fibers.push_back(self);
 }
 
-// Waits for the fiber's end, until the grace is used up.
+// Waits for the fiber's end, until the grace is used up or a signal's handler raises (Ctrl-C). Runs Python.
 void await_end(Scheduler& scheduler, const PyFiber* self, std::int64_t& grace_ns) {
     while (!finished(self) && grace_ns > 0) {
         const std::int64_t before_ns = scheduler.clock().now_ns();
-        scheduler.join(*self->fiber, runtime::deadline_after(before_ns, std::min(grace_ns, kUnwindWaitNs)));
+        const std::int64_t deadline_ns = runtime::deadline_after(before_ns, std::min(grace_ns, kUnwindWaitNs));
+        if (scheduler.join(*self->fiber, deadline_ns) == runtime::Wake::kInterrupted && PyErr_CheckSignals() < 0) {
+            PyErr_WriteUnraisable(nullptr);
+            grace_ns = 0;
+            return;
+        }
         grace_ns -= std::clamp<std::int64_t>(scheduler.clock().now_ns() - before_ns, 1, kUnwindWaitNs);
     }
 }

@@ -282,6 +282,52 @@ def test_thread_end_gives_clean_ups_their_time_though_the_process_gets_no_proces
     assert log == ["cleaned up"]
 
 
+def test_a_fiber_collected_on_another_thread_as_its_own_ends_is_told_once():
+    may_end, cleaning_up, collected = threading.Event(), threading.Event(), threading.Event()
+    log = []
+
+    class KeepsBusy:
+        """Finalized before the fiber, in the same collection: lets the fiber's thread end first."""
+
+        fiber = None
+
+        def __del__(self):
+            may_end.set()
+            assert cleaning_up.wait(10)
+
+    def abandoned():
+        try:
+            lowlevel.park()
+        finally:
+            cleaning_up.set()
+            while not collected.is_set():
+                culm.sleep(0.001)
+            log.append("cleaned up")
+
+    def on_thread():
+        garbage = KeepsBusy()
+        garbage.fiber = culm.spawn(abandoned)
+        garbage.cycle = garbage
+        del garbage
+        culm.yield_now()
+        is_garbage.set()
+        may_end.wait(10)
+
+    is_garbage = threading.Event()
+    gc.collect()
+    gc.disable()
+    try:
+        thread = threading.Thread(target=on_thread)
+        thread.start()
+        is_garbage.wait(10)
+        gc.collect()
+        collected.set()
+        thread.join()
+    finally:
+        gc.enable()
+    assert log == ["cleaned up"]
+
+
 def test_cancel_that_arrives_as_the_thread_ends_keeps_no_fiber_alive():
     references, answers = [], []
 
@@ -305,3 +351,48 @@ def test_cancel_that_arrives_as_the_thread_ends_keeps_no_fiber_alive():
     gc.collect()
     assert answers == [True]
     assert [reference() for reference in references] == [None]
+
+
+SIGNALLED_AT_EXIT = (
+    HEADER
+    + """
+import signal
+
+began, handled = threading.Event(), []
+
+def handler(*_):
+    handled.append(True)
+    if RAISES:
+        raise KeyboardInterrupt
+
+def work():
+    try:
+        lowlevel.park()
+    finally:
+        began.set()
+        while not handled or RAISES:
+            culm.sleep(0.001)
+        print("cleaned up")
+
+def send():
+    began.wait()
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+culm.patch()
+signal.signal(signal.SIGUSR1, handler)
+threading.Thread(target=send, daemon=True).start()
+fiber = culm.spawn(work)
+culm.yield_now()
+"""
+)
+
+
+def test_a_signal_during_the_clean_ups_at_exit_is_handled_and_they_go_on(run_script):
+    done = run_script("RAISES = False\n" + SIGNALLED_AT_EXIT)
+    assert (done.stdout, done.stderr, done.returncode) == ("cleaned up\n", "", 0)
+
+
+def test_a_handler_that_raises_ends_the_waiting_for_clean_ups_at_exit(run_script):
+    done = run_script("RAISES = True\n" + SIGNALLED_AT_EXIT)
+    assert (done.stdout, done.returncode) == ("", 0)
+    assert "KeyboardInterrupt" in done.stderr
