@@ -71,7 +71,7 @@ def main():
     fibers = [culm.spawn(receive, near) for near, _ in pairs]
     culm.yield_now()
     # The first calls of all find the functions of libraries; the last fiber has waited for the others.
-    print(sorted({fiber.stack.peak for fiber in fibers[1:-1]}))
+    print(max(fiber.stack.peak for fiber in fibers[1:-1]))
     for _, far in pairs:
         far.close()
     for fiber in fibers:
@@ -81,12 +81,12 @@ culm.run(main)
 """
 
 
-@pytest.mark.skipif(hasattr(sys, "gettotalrefcount"), reason="a debug build of CPython needs more stack")
 def test_a_fiber_that_waits_for_a_socket_lives_in_one_page(
     run_script: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     done = run_script(WAITING)  # a process whose stacks nobody has used before
-    assert done.stdout == f"[{PAGE}]\n", done.stderr
+    pages = 2 if hasattr(sys, "gettotalrefcount") else 1  # the frames of a debug build of CPython are larger
+    assert int(done.stdout) <= pages * PAGE, done.stderr
 
 
 def test_something_else_than_a_fiber_is_refused() -> None:
