@@ -6,6 +6,7 @@
 // Invariant: nothing behind the public thread state is touched before its size was read from the running interpreter.
 #include "interpreter/c_recursion.hpp"
 #include "interpreter/frame_chain.hpp"
+#include "interpreter/instrumentation.hpp"
 #include "interpreter/local_words.hpp"
 #include "interpreter/plain_frames.hpp"
 #include "interpreter/runtime_layout.hpp"
@@ -22,6 +23,7 @@ struct Words : CommonWords {
     LocalWords local;
     PyObject* asyncio_running_loop = nullptr;
     PyObject* previous_executor = nullptr;  // owned by whoever is entering or leaving optimized code on this stack
+    std::uint32_t instrumentation_version = 0;
     int c_recursion_remaining = 0;
 };
 
@@ -45,6 +47,7 @@ void save(Words& words, PyThreadState* tstate) noexcept {
     words.recursion_depth = tstate->py_recursion_limit - tstate->py_recursion_remaining;
     words.c_recursion_remaining = tstate->c_recursion_remaining;
     words.current_frame = tstate->current_frame;
+    words.instrumentation_version = instrumentation_version(tstate);
     words.current_exception = tstate->current_exception;
     save_run(words.local, tstate->threading_local_key);
     words.previous_executor = tstate->previous_executor;
@@ -115,7 +118,9 @@ void switch_state(ThreadRecord& thread, SavedState& from, SavedState& to) noexce
 }
 
 void after_switch(ThreadRecord& thread, SavedState& now) noexcept {
-    resume_pending_raise(thread.tstate, words_of<Words>(now).pending_raise);
+    Words& words = words_of<Words>(now);
+    resume_instrumentation(thread.tstate, words.instrumentation_version);
+    resume_pending_raise(thread.tstate, words.pending_raise);
 }
 
 void finish_running(ThreadRecord& thread, SavedState& state) {

@@ -6,9 +6,9 @@
 //
 //   stack base | colour | SavedState | data-stack chunk | C stack grows down ...
 //
-// Limits: from 3.12 on, code on a suspended stack keeps the instrumentation that it had when a trace or monitoring
-// function was set or removed, until its function is called again (Py_DEBUG builds assert on it). With the JIT of 3.14
-// turned on, which keeps its buffers on the stack, 64 KB are too little.
+// Limits: on 3.12, code on a suspended stack keeps the instrumentation that it had when a trace or monitoring function
+// was set or removed, until its function is called again (Py_DEBUG builds assert on it). With the JIT of 3.14 turned
+// on, which keeps its buffers on the stack, 64 KB are too little.
 //
 // Invariant: switch_state allocates nothing, raises nothing, runs no Python code and drops no reference.
 #pragma once
@@ -67,7 +67,8 @@ void prepare_main(SavedState& state, const ThreadRecord& thread) noexcept;
 
 // Saves the thread's per-fiber words into `from`, loads those of `to`. One call per switch: keep it lean.
 void switch_state(ThreadRecord& thread, SavedState& from, SavedState& to) noexcept;
-// First thing on the side that continues: drops what could not be dropped in switch_state (a JIT executor).
+// First thing on the side that continues: drops what could not be dropped in switch_state (a JIT executor), and brings
+// code up to date that was suspended while trace or monitoring functions changed.
 void after_switch(ThreadRecord& thread, SavedState& now) noexcept;
 
 // The running fiber is about to finish: clears its context, threading.local values and exception item. Runs Python.

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "interpreter/frame_chain.hpp"
+#include "interpreter/instrumentation.hpp"
 #include "interpreter/local_words.hpp"
 #include "interpreter/saved_words.hpp"
 #include "interpreter/stack_protection.hpp"
@@ -28,6 +29,7 @@ struct TaggedWords : CommonWords {
     AsyncioWords asyncio;
     PyObject* current_executor = nullptr;  // strong while suspended
     StackProtection stack_protection;
+    std::uint32_t instrumentation_version = 0;
     bool defers_deallocation = false;  // the stack is too small for the interpreter to catch up with what it deferred
 };
 
@@ -44,6 +46,7 @@ inline void prepare_tagged(TaggedWords& words, void* chunk, std::size_t chunk_by
     save_common(words, tstate);
     words.recursion_depth = tstate->py_recursion_limit - tstate->py_recursion_remaining;
     words.current_frame = tstate->current_frame;
+    words.instrumentation_version = instrumentation_version(tstate);
     words.current_exception = tstate->current_exception;
     save_run(words.local, tstate->threading_local_key);
     words.current_executor = Py_XNewRef(tstate->current_executor);
@@ -71,6 +74,7 @@ inline void catch_up_with_deallocation(PyThreadState* tstate, const TaggedWords&
 
 inline void resume_tagged(PyThreadState* tstate, TaggedWords& words) noexcept {
     clear_slot(words.current_executor);  // the thread state keeps it alive again
+    resume_instrumentation(tstate, words.instrumentation_version);
     resume_pending_raise(tstate, words.pending_raise);
     catch_up_with_deallocation(tstate, words);
 }

@@ -218,60 +218,6 @@ def test_repr_of_one_list_in_two_fibers():
     assert both(lambda: repr(shared), lambda: repr(shared)) == ["[slow]", "[slow]"]
 
 
-# From 3.12 on turning tracing on rewrites the code of every frame it can find: those of parked fibers it cannot.
-# Their code follows when it is called again, which a debug build asserts has happened already.
-tracing_while_parked = pytest.mark.skipif(
-    hasattr(sys, "gettotalrefcount") and sys.version_info >= (3, 12),
-    reason="a debug build asserts on tracing that is turned on while other fibers are parked",
-)
-
-
-@tracing_while_parked
-def test_settrace_survives_switches():
-    events = []
-
-    def trace(frame, event, argument):
-        if frame.f_code.co_name == "traced":
-            events.append((frame.f_locals["name"], event))
-        return trace
-
-    def traced(name):
-        culm.yield_now()
-        return name
-
-    sys.settrace(trace)
-    try:
-        both(lambda: traced("a"), lambda: traced("b"))
-    finally:
-        sys.settrace(None)
-    assert {event for name, event in events if name == "a"} == {"call", "line", "return"}
-    assert len(events) == 8
-
-
-@tracing_while_parked
-def test_switch_inside_a_trace_function():
-    seen = []
-
-    def trace(frame, event, argument):
-        if frame.f_code.co_name == "traced":
-            culm.yield_now()
-            seen.append(event)
-        return None
-
-    def traced():
-        return 1
-
-    def work():
-        sys.settrace(trace)
-        try:
-            return traced() + traced()
-        finally:
-            sys.settrace(None)
-
-    assert both(work, lambda: sum(1 for _ in range(3) if not culm.yield_now())) == [2, 3]
-    assert seen.count("call") >= 1
-
-
 def test_two_asyncio_loops_in_two_fibers():
     async def count(n):
         for _ in range(n):

@@ -214,7 +214,7 @@ def uses_contexts(actor: Actor, token: int) -> int:
 
 def traces(actor: Actor, token: int) -> int:
     """A trace function is its OS thread's: it also sees other fibers, and the first to remove it ends it for all."""
-    if IS_DEBUG_BUILD and sys.version_info >= (3, 12):
+    if IS_DEBUG_BUILD and sys.version_info[:2] == (3, 12):
         return token  # it asserts that code on a suspended stack has the instrumentation of now
 
     def trace(frame: FrameType, event: str, argument: object) -> object:
