@@ -294,7 +294,9 @@ void end_fiber_soon(ThreadHost& host, PyFiber* self) {
     host.scheduler->cancel(*self->fiber);
 }
 
-void record_end_without_return(PyFiber* self, PyObject* failure) {
+void give_up_fiber(ThreadHost& host, PyFiber* self, PyObject* failure) {
+    host.scheduler->abandon(*self->fiber);
+    interpreter::abandon(saved_state(host, *self->fiber));
     if (failure != nullptr) raise_instance(failure);
     record_outcome(self, nullptr);
     Py_CLEAR(self->arguments);

@@ -78,9 +78,9 @@ void discard_new_fiber(ThreadHost& host, PyFiber* self);
 void unwind_fiber(ThreadHost& host, PyFiber* self);
 // The same for any started fiber, in its turn: it becomes runnable and ends when it runs.
 void end_fiber_soon(ThreadHost& host, PyFiber* self);
-// For a fiber whose body will never return: `failure` (stolen; null: the exception that is set) is its outcome. It has
-// been abandoned. Runs Python.
-void record_end_without_return(PyFiber* self, PyObject* failure);
+// Gives up a suspended fiber whose body will never return, without unwinding it: `failure` (stolen; null: the exception
+// that is set) is its outcome. Runs Python.
+void give_up_fiber(ThreadHost& host, PyFiber* self, PyObject* failure);
 void report_untaken(PyFiber* self);  // Runs Python.
 void report_all_untaken();           // Runs Python.
 void forget_untaken(PyFiber* self) noexcept;

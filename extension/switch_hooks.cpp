@@ -129,7 +129,10 @@ bool cancelled_in_lock(Fiber& fiber) {
     auto* request = new (std::nothrow) LockCancelled{self, interpreter::call_site(host.record)};
     if (request == nullptr) return false;
     Py_INCREF(as_object(self));
-    if (interpreter::call_soon(host.record, raise_in_lock, request)) return true;
+    if (interpreter::call_soon(host.record, raise_in_lock, request)) {
+        runtime::interpose::answer_identity_once(interpreter::identity_that_makes_calls(host.record));
+        return true;
+    }
     Py_DECREF(as_object(self));
     delete request;
     return false;

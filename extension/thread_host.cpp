@@ -23,8 +23,39 @@ constexpr std::int64_t kUnwindGraceNs = 100'000'000;
 constexpr std::int64_t kUnwindWaitNs = 10'000'000;
 constexpr const char* kCapsuleKey = "culm.thread";
 
+struct Collection {
+    std::vector<PyFiber*> fibers;  // strong
+    bool at_exit = false;
+};
+
+void collect_fiber(Fiber& fiber, void* context) {
+    auto& collection = *static_cast<Collection*>(context);
+    PyFiber* self = host_of(fiber);
+    if (self == nullptr || self->lost_in_fork || (collection.at_exit && self->left_at_exit)) return;
+    Py_INCREF(as_object(self));
+    collection.fibers.push_back(self);
+}
+
+// What has caught FiberExit each time, or waits where nothing can end the wait: whoever waits for it is told.
+void give_up_fibers(ThreadHost& host) {
+    Collection collection;
+    host.scheduler->for_each_fiber(collect_fiber, &collection);
+    const runtime::Fiber* running = &host.scheduler->running();
+    for (PyFiber* fiber : collection.fibers) {
+        if (fiber->fiber != running && !finished(fiber)) {
+            PyErr_Format(PyExc_RuntimeError,
+                         "%R did not end when its thread did: it caught FiberExit, or waits for what cannot be "
+                         "interrupted; join fibers before their thread ends",
+                         fiber);
+            give_up_fiber(host, fiber, nullptr);
+        }
+        Py_DECREF(as_object(fiber));
+    }
+}
+
 void take_down(ThreadHost* host) {
     unwind_all_fibers(*host, false);
+    give_up_fibers(*host);
     flush_drops(*host);
     interpreter::hide_fiber_identities(host->record);
     Py_CLEAR(host->main);
@@ -54,19 +85,6 @@ bool install_thread_end(ThreadHost* host) {
     const bool good = PyDict_SetItemString(dict, kCapsuleKey, capsule) == 0;
     Py_DECREF(capsule);
     return good;
-}
-
-struct Collection {
-    std::vector<PyFiber*> fibers;  // strong
-    bool at_exit = false;
-};
-
-void collect_fiber(Fiber& fiber, void* context) {
-    auto& collection = *static_cast<Collection*>(context);
-    PyFiber* self = host_of(fiber);
-    if (self == nullptr || self->lost_in_fork || (collection.at_exit && self->left_at_exit)) return;
-    Py_INCREF(as_object(self));
-    collection.fibers.push_back(self);
 }
 
 // Waits for the fiber's end, until the grace is used up or a signal's handler raises (Ctrl-C). Runs Python.

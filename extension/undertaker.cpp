@@ -27,10 +27,7 @@ void tell_ended(PyFiber* self) {
 
 void bury(ThreadHost& host, PyFiber* self) {
     if (finished(self)) return;  // the whole thread has been given up meanwhile
-    PyObject* failure = make_stack_overflow(self);
-    host.scheduler->abandon(*self->fiber);
-    interpreter::abandon(saved_state(host, *self->fiber));
-    record_end_without_return(self, failure);
+    give_up_fiber(host, self, make_stack_overflow(self));
     tell_ended(self);
 }
 

@@ -143,6 +143,8 @@ bool call_soon(const ThreadRecord& thread, int (*call)(void*), void* argument) n
     return thread.is_main_thread && Py_AddPendingCall(call, argument) == 0;
 }
 
+const unsigned long* identity_that_makes_calls(const ThreadRecord&) noexcept { return nullptr; }
+
 CallSite call_site(const ThreadRecord&) noexcept { return {}; }
 
 // 3.11 knows only who holds the GIL, in the whole process.

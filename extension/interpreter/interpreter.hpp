@@ -122,6 +122,9 @@ bool runs_other_interpreter(const ThreadRecord& thread) noexcept;
 // with an exception set raises there. From 3.12 on another thread may come first, and the call has to see to that.
 // False: this version cannot on this thread, or the queue is full.
 bool call_soon(const ThreadRecord& thread, int (*call)(void*), void* argument) noexcept;
+// Where to read the identity that an interrupted wait for a lock must be told, once, so that it makes pending calls on
+// that thread: from 3.13 on some make them on the main thread only. Null: whoever asks is told who it is.
+const unsigned long* identity_that_makes_calls(const ThreadRecord& thread) noexcept;
 
 // The call that the running fiber is making, as its innermost Python frame knows it: equal while it lasts, or when the
 // same call is made again. Before 3.14 frames do not record it: all are equal.

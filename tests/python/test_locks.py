@@ -286,3 +286,86 @@ def test_cancelled_waiters_on_several_threads_leave_the_lock_usable(rng):
     for thread in threads:
         thread.join()
     assert not lock.locked()
+
+
+# 3.11 makes pending calls, by which a wait for a lock is ended, on the main thread only.
+interrupts_locks_of_threads = pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="only on the main thread before 3.12"
+)
+
+
+def wait_for_an_event():
+    threading.Event().wait(60)
+
+
+def wait_for_a_lock():
+    lock = threading.Lock()
+    lock.acquire()
+    with lock:
+        pass
+
+
+def wait_for_an_item():
+    queue.SimpleQueue().get()
+
+
+def run_on_a_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+
+@interrupts_locks_of_threads
+@pytest.mark.parametrize("wait", [wait_for_an_event, wait_for_a_lock, wait_for_an_item])
+def test_a_wait_on_a_thread_where_nobody_else_runs_is_cancelled(wait):
+    outcomes = []
+
+    def on_thread():
+        fiber = culm.spawn(wait)
+        while fiber.waiting_for is None:
+            culm.yield_now()
+        fiber.cancel()
+        outcomes.append((fiber.join(30), type(fiber.exception())))
+
+    run_on_a_thread(on_thread)
+    assert outcomes == [(True, culm.Cancelled)]
+
+
+@interrupts_locks_of_threads
+@pytest.mark.parametrize("wait", [wait_for_an_event, wait_for_a_lock, wait_for_an_item])
+def test_a_wait_is_unwound_when_its_thread_ends(wait):
+    seen = []
+
+    def waits():
+        try:
+            wait()
+        finally:
+            seen.append(type(sys.exc_info()[1]))
+
+    def on_thread():
+        fiber = culm.spawn(waits)
+        while fiber.waiting_for is None:
+            culm.yield_now()
+
+    run_on_a_thread(on_thread)
+    assert seen == [culm.FiberExit]
+
+
+def test_who_waits_for_a_fiber_that_does_not_end_with_its_thread_is_told():
+    fibers = []
+
+    def stubborn():
+        while True:
+            try:
+                culm.sleep(3600)
+            except BaseException:
+                pass
+
+    def on_thread():
+        fibers.append(culm.spawn(stubborn))
+        culm.yield_now()
+
+    run_on_a_thread(on_thread)
+    assert fibers[0].join(30)
+    with pytest.raises(RuntimeError, match="did not end when its thread did"):
+        fibers[0].result()

@@ -33,4 +33,8 @@ void uninstall() noexcept;
 bool installed() noexcept;
 Statistics statistics() noexcept;
 
+// In the SwitchHook's cancelled_in_lock: the first pthread_self() that the running fiber asks afterwards, while
+// Fiber::lock_cancelled, answers *answer. For an interpreter that takes a failed wait seriously on one thread only.
+void answer_identity_once(const unsigned long* answer) noexcept;
+
 }  // namespace culm::runtime::interpose
