@@ -47,7 +47,7 @@ void give_up_fibers(ThreadHost& host) {
                          "%R did not end when its thread did: it caught FiberExit, or waits for what cannot be "
                          "interrupted; join fibers before their thread ends",
                          fiber);
-            give_up_fiber(host, fiber, nullptr);
+            give_up_fiber(host, fiber, take_raised_instance());  // giving up runs Python: nothing may be set
         }
         Py_DECREF(as_object(fiber));
     }
