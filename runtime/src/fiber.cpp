@@ -3,8 +3,10 @@
 // is.
 #include "culm/runtime/fiber.hpp"
 
+#include <cassert>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "culm/runtime/scheduler.hpp"
 #include "fiber_slab.hpp"
@@ -23,12 +25,55 @@ void Fiber::set_name(const char* name) noexcept {
     std::free(std::exchange(name_, copy));
 }
 
+std::uintptr_t Fiber::wait_object() const noexcept {
+    switch (wait_kind_) {
+        case WaitKind::kFd:
+            return static_cast<std::uintptr_t>(own_.target.descriptor.fd);
+        case WaitKind::kJoin:
+            if (is_shared_wait_) return reinterpret_cast<std::uintptr_t>(own_.target.key) >> 1;  // ParkingLot::end_of
+            return fiber_joined_through(own_.target.key).id_;
+        case WaitKind::kLock:
+        case WaitKind::kQueue:
+            return reinterpret_cast<std::uintptr_t>(own_.target.key);
+        case WaitKind::kNone:
+        case WaitKind::kPermit:
+        case WaitKind::kSleep:
+        case WaitKind::kOperation:
+            break;
+    }
+    return 0;
+}
+
+const Fiber& Fiber::fiber_joined_through(const void* joiners) noexcept {
+    alignas(Fiber) static char probe[sizeof(Fiber)];
+    const auto distance = reinterpret_cast<char*>(&(reinterpret_cast<Fiber*>(probe)->joiners_)) - probe;
+    return *reinterpret_cast<const Fiber*>(static_cast<const char*>(joiners) - distance);
+}
+
+unsigned long Fiber::identity() const noexcept {
+    return is_main_ ? scheduler_->thread_identity() : reinterpret_cast<unsigned long>(this);
+}
+
+void* Fiber::take_argument() noexcept {
+    assert(has_not_run());
+    return std::exchange(own_.value, nullptr);
+}
+
+void* Fiber::value_sent() const noexcept {
+    const bool was_permit = own_.kind == WaitKind::kPermit && !own_.has_extras;
+    return was_permit && !has_not_run() ? own_.value : nullptr;
+}
+
+void* Fiber::take_value_sent() noexcept { return value_sent() ? std::exchange(own_.value, nullptr) : nullptr; }
+
+void* Fiber::take_value_of_permit() noexcept { return std::exchange(permit_value_, nullptr); }
+
 void Fiber::release() noexcept {
     // The only holder needs no read-modify-write: nobody else can retain what nobody else holds.
     const bool last =
         references_.load(std::memory_order_acquire) == 1 || references_.fetch_sub(1, std::memory_order_acq_rel) == 1;
     if (!last) return;
-    if (has_reservation_) scheduler_->return_promise(*this);
+    assert(state_ != FiberState::kNew);  // whoever makes one starts it or discards it
     std::free(name_);
     FiberSlab::give_back(*this);
 }

@@ -15,7 +15,6 @@ constexpr std::size_t kBlockBytes = (sizeof(Fiber) + kLineBytes - 1) / kLineByte
 
 struct FiberSlab::Chunk {
     FiberSlab* slab;
-    Chunk* next;
     Chunk* next_of_all;
 };
 
@@ -78,8 +77,8 @@ bool FiberSlab::holds(std::uintptr_t address) noexcept {
 bool FiberSlab::add_chunk() noexcept {
     void* memory = std::aligned_alloc(kChunkBytes, kChunkBytes);
     if (!memory) return false;
-    chunks_ = new (memory) Chunk{this, chunks_, all_chunks_.load(std::memory_order_relaxed)};
-    while (!all_chunks_.compare_exchange_weak(chunks_->next_of_all, chunks_, std::memory_order_release,
+    auto* chunk = new (memory) Chunk{this, all_chunks_.load(std::memory_order_relaxed)};
+    while (!all_chunks_.compare_exchange_weak(chunk->next_of_all, chunk, std::memory_order_release,
                                               std::memory_order_relaxed)) {
     }
     unused_ = static_cast<std::byte*>(memory) + kLineBytes;

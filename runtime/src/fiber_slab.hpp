@@ -49,7 +49,6 @@ private:
     std::atomic<FreeBlock*> remote_{nullptr};  // pushed by any thread, emptied as a whole by the owner
     std::byte* unused_ = nullptr;              // rest of the newest chunk, never handed out yet
     std::byte* unused_end_ = nullptr;
-    Chunk* chunks_ = nullptr;
     std::size_t live_ = 0;  // owner; counts blocks on remote_ as live until they are collected
 };
 

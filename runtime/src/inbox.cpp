@@ -1,23 +1,47 @@
-// The flag is written under the lock, so that the first post after a delivery always sees that it is the first; the
+// The flag is written under the lock, so that the first arrival after a delivery always sees that it is the first; the
 // reactor is notified under it too, so that it cannot be destroyed in between.
 #include "inbox.hpp"
 
+#include <cstdlib>
 #include <new>
+#include <utility>
 
 namespace culm::runtime {
+
+Inbox::~Inbox() {
+    while (Call* call = calls_.pop()) std::free(call);
+}
 
 void Inbox::open(Reactor& reactor) noexcept {
     const std::lock_guard lock(mutex_);
     reactor_ = &reactor;
 }
 
-bool Inbox::post(Scheduler::RemoteCall call, void* argument) noexcept {
-    const std::lock_guard lock(mutex_);
-    if (!reactor_) return false;
-    if (!calls_.reserve(calls_.size() + 1)) return false;
-    calls_.push({call, argument});
+// Under the lock.
+void Inbox::note_arrival() noexcept {
     const bool first = !pending_.exchange(true, std::memory_order_relaxed);
     if (first) reactor_->notify();
+}
+
+bool Inbox::add(Fiber& fiber) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (!reactor_) return false;
+    fibers_.push(fiber);
+    note_arrival();
+    return true;
+}
+
+bool Inbox::post(Scheduler::RemoteCall call, void* argument) noexcept {
+    void* memory = std::malloc(sizeof(Call));
+    if (!memory) return false;
+    auto* made = new (memory) Call{nullptr, call, argument};
+    const std::lock_guard lock(mutex_);
+    if (!reactor_) {
+        std::free(made);
+        return false;
+    }
+    calls_.push(*made);
+    note_arrival();
     return true;
 }
 
@@ -27,41 +51,59 @@ void Inbox::nudge() noexcept {
 }
 
 std::size_t Inbox::deliver(Scheduler& scheduler) noexcept {
+    Fibers fibers;
+    Calls calls;
     {
         const std::lock_guard lock(mutex_);
         pending_.store(false, std::memory_order_relaxed);
-        delivering_.swap(calls_);
+        std::swap(fibers, fibers_);
+        std::swap(calls, calls_);
     }
-    const std::size_t count = delivering_.size();
-    for (const Call& call : delivering_) call.call(scheduler, call.argument);
-    delivering_.clear();
+    // Answered, a fiber may be added again, and gone.
+    while (Fiber* fiber = fibers.pop()) scheduler.answer(*fiber);
+    std::size_t count = 0;
+    for (; Call* call = calls.pop(); ++count) {
+        const Call made = *call;
+        std::free(call);
+        made.call(scheduler, made.argument);
+    }
     return count;
 }
 
 bool Inbox::close_if_empty() noexcept {
     const std::lock_guard lock(mutex_);
-    if (!calls_.empty()) return false;
+    if (!calls_.empty() || !fibers_.empty()) return false;
     reactor_ = nullptr;
     return true;
 }
 
 void Inbox::close() noexcept {
-    const std::lock_guard lock(mutex_);
-    reactor_ = nullptr;
-    calls_.clear();
-    pending_.store(false, std::memory_order_relaxed);
+    Fibers fibers;
+    Calls calls;
+    {
+        const std::lock_guard lock(mutex_);
+        reactor_ = nullptr;
+        std::swap(fibers, fibers_);
+        std::swap(calls, calls_);
+        pending_.store(false, std::memory_order_relaxed);
+    }
+    while (Fiber* fiber = fibers.pop()) Scheduler::refuse(*fiber);
+    while (Call* call = calls.pop()) std::free(call);
 }
 
-void Inbox::reset_after_fork(bool keep_calls) noexcept {
+void Inbox::reset_after_fork(bool keep_contents) noexcept {
     const bool intact = mutex_.try_lock();
     if (intact) {
         mutex_.unlock();
     } else {
         new (&mutex_) std::mutex();
-        new (&calls_) FlatArray<Call>();  // the half-written array is leaked
     }
-    if (!keep_calls) calls_.clear();
-    pending_.store(!calls_.empty(), std::memory_order_relaxed);
+    if (!intact || !keep_contents) {
+        // What was asked by threads that do not exist here. Half-written lists are leaked; so are the references.
+        fibers_ = {};
+        calls_ = {};
+    }
+    pending_.store(!calls_.empty() || !fibers_.empty(), std::memory_order_relaxed);
 }
 
 }  // namespace culm::runtime

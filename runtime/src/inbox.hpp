@@ -1,8 +1,10 @@
-// Calls that other OS threads want to be made on the owning thread.
+// What other OS threads want of the owning thread: fibers with requests, and calls.
 //
-// A post is rare next to a switch: a mutex and an array do. The owner reads one relaxed flag per look.
-// Invariant: a call accepted by post() is made by deliver(), unless the process forks or the thread ends first; nothing
-// is accepted after close().
+// A fiber is linked through its control block, so that a wake, a cancel or a permit cannot fail for want of memory; a
+// call brings a record of its own. Both are rare next to a switch: a mutex and two lists do. The owner reads one relaxed
+// flag per look.
+// Invariant: what add() or post() accepted is delivered, unless the process forks or the thread ends first; nothing is
+// accepted after close().
 #pragma once
 
 #include <atomic>
@@ -10,39 +12,69 @@
 #include <mutex>
 
 #include "culm/runtime/scheduler.hpp"
-#include "flat_array.hpp"
 
 namespace culm::runtime {
 
 class Inbox {
 public:
-    // Accepts calls from now on; `reactor` is notified when the first arrives.
+    Inbox() = default;
+    ~Inbox();
+    Inbox(const Inbox&) = delete;
+    Inbox& operator=(const Inbox&) = delete;
+
+    // Accepts from now on; `reactor` is notified when the first thing arrives.
     void open(Reactor& reactor) noexcept;
+    // The fiber has requests and is not in the inbox yet; a reference to it goes with it. False: closed. Any thread.
+    bool add(Fiber& fiber) noexcept;
     // False: closed, or no memory. Any thread.
     bool post(Scheduler::RemoteCall call, void* argument) noexcept;
-    // Makes the owner look around, without a call. Any thread.
+    // Makes the owner look around, with nothing to do. Any thread.
     void nudge() noexcept;
     bool pending() const noexcept { return pending_.load(std::memory_order_relaxed); }
-    // Makes the calls that are there, in order. Owner only. Returns how many.
+    // Answers the requests and makes the calls that are there, in order. Owner only. Returns how many calls.
     std::size_t deliver(Scheduler& scheduler) noexcept;
-    // Refuses all further calls. False, and nothing changes, if calls are waiting.
+    // Refuses everything further. False, and nothing changes, if something waits.
     bool close_if_empty() noexcept;
-    // Refuses all further calls and drops those that wait.
+    // Refuses everything further, and tells those whose requests wait that they will not be answered.
     void close() noexcept;
-    // In the child of fork: another thread may have held the lock, and is gone. Keeps the calls if they are intact.
-    void reset_after_fork(bool keep_calls) noexcept;
+    // In the child of fork: another thread may have held the lock, and is gone. Keeps what is there if it is intact.
+    void reset_after_fork(bool keep_contents) noexcept;
 
 private:
     struct Call {
+        Call* next;
         Scheduler::RemoteCall call;
         void* argument;
     };
+    // First in, first out.
+    template <class T, T* T::*Next>
+    struct Chain {
+        T* first = nullptr;
+        T* last = nullptr;
+        bool empty() const noexcept { return first == nullptr; }
+        void push(T& item) noexcept {
+            item.*Next = nullptr;
+            (last ? last->*Next : first) = &item;
+            last = &item;
+        }
+        T* pop() noexcept {
+            T* item = first;
+            if (!item) return nullptr;
+            first = item->*Next;
+            if (!first) last = nullptr;
+            return item;
+        }
+    };
+    using Fibers = Chain<Fiber, &Fiber::next_request_>;
+    using Calls = Chain<Call, &Call::next>;
+
+    void note_arrival() noexcept;
 
     std::mutex mutex_;
-    FlatArray<Call> calls_;       // under mutex_
+    Fibers fibers_;               // under mutex_
+    Calls calls_;                 // under mutex_
     Reactor* reactor_ = nullptr;  // under mutex_; null: closed
     std::atomic<bool> pending_{false};
-    FlatArray<Call> delivering_;  // owner; swapped with calls_, so that no call is made under the lock
 };
 
 }  // namespace culm::runtime

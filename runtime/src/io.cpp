@@ -4,11 +4,11 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/epoll.h>
 #include <unistd.h>
 
 #include <cerrno>
 
+#include "closing_notices.hpp"
 #include "culm/runtime/scheduler.hpp"
 
 namespace culm::io {
@@ -74,14 +74,14 @@ int accept(int fd, sockaddr* address, socklen_t* length, std::int64_t deadline_n
             const int accepted = ::accept4(fd, address, length, SOCK_CLOEXEC);
             if (accepted >= 0 || !would_block()) return accepted;
         }
-        if (!wait_ready(fd, EPOLLIN, deadline_ns)) return -1;
+        if (!wait_ready(fd, runtime::kFdReadable, deadline_ns)) return -1;
     }
 }
 
 int connect(int fd, const sockaddr* address, socklen_t length, std::int64_t deadline_ns) noexcept {
     if (connect_without_blocking(fd, address, length) == 0) return 0;
     if (errno != EINPROGRESS) return -1;
-    if (!wait_ready(fd, EPOLLOUT, deadline_ns)) return -1;
+    if (!wait_ready(fd, runtime::kFdWritable, deadline_ns)) return -1;
     int error = 0;
     socklen_t error_bytes = sizeof error;
     if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &error_bytes) < 0) return -1;
@@ -94,7 +94,7 @@ ssize_t receive(int fd, void* buffer, std::size_t bytes, std::int64_t deadline_n
     for (;;) {
         const ssize_t received = ::recv(fd, buffer, bytes, MSG_DONTWAIT);
         if (received >= 0 || !would_block()) return received;
-        if (!wait_ready(fd, EPOLLIN, deadline_ns)) return -1;
+        if (!wait_ready(fd, runtime::kFdReadable, deadline_ns)) return -1;
     }
 }
 
@@ -106,7 +106,7 @@ ssize_t send_all(int fd, const void* buffer, std::size_t bytes, std::int64_t dea
         if (sent >= 0) {
             rest += sent;
             left -= static_cast<std::size_t>(sent);
-        } else if (!would_block() || !wait_ready(fd, EPOLLOUT, deadline_ns)) {
+        } else if (!would_block() || !wait_ready(fd, runtime::kFdWritable, deadline_ns)) {
             return -1;
         }
     } while (left > 0);
@@ -115,6 +115,7 @@ ssize_t send_all(int fd, const void* buffer, std::size_t bytes, std::int64_t dea
 
 int close(int fd) noexcept {
     if (Scheduler* scheduler = Scheduler::current()) scheduler->forget_fd(fd);
+    runtime::ClosingNotices::announce(fd);
     return ::close(fd);
 }
 

@@ -14,10 +14,11 @@ Fiber* RunQueue::pop_drawn() noexcept {
     random_ ^= random_ >> 27;
     const std::uint64_t drawn = random_ * 0x2545F4914F6CDD1DULL >> 33;
     std::size_t place = drawn % (size_ < kDrawnFrom ? size_ : kDrawnFrom);
-    Fiber* fiber = fibers_.front();
-    for (; place > 0; --place) fiber = fibers_.after(*fiber);
-    remove(*fiber);
-    return fiber;
+    Wait* drawn_record = fibers_.front();
+    for (; place > 0; --place) drawn_record = fibers_.after(*drawn_record);
+    Fiber& fiber = Fiber::of(*drawn_record);
+    remove(fiber);
+    return &fiber;
 }
 
 }  // namespace culm::runtime

@@ -1,5 +1,6 @@
 // The fibers that can run, first in first out. With a seed, an order drawn from it, for tests that look for orders in
 // which something breaks.
+// A fiber that can run waits for nothing, so that its own record has the link free for this.
 // Invariant: every fiber in it is kReady; it holds no references, the runtime's own keeps them alive.
 #pragma once
 
@@ -17,15 +18,15 @@ public:
     bool empty() const noexcept { return size_ == 0; }
     std::size_t size() const noexcept { return size_; }
     void push_back(Fiber& fiber) noexcept {
-        fibers_.push_back(fiber);
+        fibers_.push_back(fiber.own_);
         ++size_;
     }
     void push_front(Fiber& fiber) noexcept {
-        fibers_.push_front(fiber);
+        fibers_.push_front(fiber.own_);
         ++size_;
     }
     void remove(Fiber& fiber) noexcept {
-        fiber.queue_link_.unlink();
+        fiber.own_.link.unlink();
         --size_;
     }
     // The next to run, or null.
@@ -34,15 +35,15 @@ public:
         if (random_ != 0) [[unlikely]]
             return pop_drawn();
         --size_;
-        return fibers_.pop_front();
+        return &Fiber::of(*fibers_.pop_front());
     }
     // Starts to load the first lines of the stack that comes after the next: with thousands of fibers neither they nor
     // the entries of the page table that lead to them are in a cache, and one turn is too short to fetch them
     // (record 0014). A prefetch never faults.
     void prefetch() const noexcept {
-        const Fiber* next = fibers_.front();
-        const Fiber* then = next ? fibers_.after(*next) : nullptr;
-        const auto* sp = then ? static_cast<const std::byte*>(then->context_.sp) : nullptr;
+        Wait* next = fibers_.front();
+        Wait* then = next ? fibers_.after(*next) : nullptr;
+        const auto* sp = then ? static_cast<const std::byte*>(Fiber::of(*then).context_.sp) : nullptr;
         if (!sp) return;
         __builtin_prefetch(sp);
         __builtin_prefetch(sp + 64);
@@ -51,7 +52,7 @@ public:
 private:
     Fiber* pop_drawn() noexcept;
 
-    IntrusiveList<Fiber, &Fiber::queue_link_> fibers_;
+    IntrusiveList<Wait, &Wait::link> fibers_;  // by each fiber's own record
     std::size_t size_ = 0;
     std::uint64_t random_ = 0;  // state of the generator; 0: first in first out
 };

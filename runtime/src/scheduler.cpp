@@ -1,8 +1,8 @@
-// Choosing the next fiber and switching to it; making, starting, waking and finishing fibers.
+// Choosing the next fiber and switching to it; making, starting and finishing fibers.
 //
-// The path of a switch: block() -> suspend() -> next_runnable() -> swap(). Whoever continues after a swap first gives
+// The path of a switch: await() -> suspend() -> next_runnable() -> swap(). Whoever continues after a swap first gives
 // back the stack of a fiber that has just finished: it could not do so itself while standing on it.
-// Invariant: between next_runnable() and the swap nothing allocates or runs foreign code but the switch hook.
+// Invariant: between next_runnable() and the swap nothing allocates or runs foreign code but Switching::exchange.
 #include "culm/runtime/scheduler.hpp"
 
 #include <cxxabi.h>
@@ -11,10 +11,13 @@
 #include <cassert>
 #include <cerrno>
 #include <cstdlib>
+#include <utility>
 
+#include "culm/runtime/scope.hpp"
+#include "embedder.hpp"
 #include "fiber_moves.hpp"
+#include "parking_lot.hpp"
 #include "scheduler_parts.hpp"
-#include "switch_hook.hpp"
 #include "yellow_zone_keeper.hpp"
 
 namespace culm::runtime {
@@ -27,13 +30,15 @@ struct ExceptionGlobals {
     unsigned uncaught;
 };
 
-std::atomic<std::uint64_t> fibers_made{0};
+std::atomic<std::uint64_t> ids_given{0};
 
 constexpr Error kNoFiberMemory{ENOMEM, "make a fiber", "let fibers finish, or raise the memory limit of the process"};
 
 }  // namespace
 
-// --- fibers ---------------------------------------------------------------------------------------------------------
+std::uint64_t new_fiber_id() noexcept { return ids_given.fetch_add(1, std::memory_order_relaxed) + 1; }
+
+// --- fibers ---
 
 Result<void> Scheduler::Parts::promise_stack(StackClass size_class, StrategyIndex strategy) noexcept {
     if (strategy == kArenaIndex) [[likely]]
@@ -47,44 +52,51 @@ void Scheduler::Parts::unpromise_stack(StackClass size_class, StrategyIndex stra
     strategy_stacks.unreserve(strategy, size_class);
 }
 
-Result<Fiber*> Scheduler::new_fiber(Fiber::Body body, void* argument, StackClass size_class,
-                                    const StackStrategy* wanted) noexcept {
-    const StrategyIndex strategy = strategy_index(wanted == nullptr ? default_stack_strategy() : *wanted);
+Result<Fiber*> Scheduler::new_fiber(const Task& task) noexcept {
+    const StrategyIndex strategy = strategy_index(task.strategy == nullptr ? default_stack_strategy() : *task.strategy);
     Parts& parts = *parts_;
-    if (!parts.timers.reserve(parts.fibers + parts.unstarted + 2)) return kNoFiberMemory;
-    if (!parts.fd_waits.promise()) return kNoFiberMemory;
-    if (auto reserved = parts.promise_stack(size_class, strategy); !reserved) {
-        parts.fd_waits.return_promise();
-        return reserved.error();
-    }
+    if (!parts.timers.reserve(parts.fibers + parts.unstarted + parts.scopes + 2)) return kNoFiberMemory;
+    if (auto promised = parts.promise_stack(task.stack_class, strategy); !promised) return promised.error();
     Fiber* fiber = parts.slab->allocate();
     if (!fiber) {
-        parts.unpromise_stack(size_class, strategy);
-        parts.fd_waits.return_promise();
+        parts.unpromise_stack(task.stack_class, strategy);
         return kNoFiberMemory;
     }
     fiber->scheduler_ = this;
-    fiber->body_ = body;
-    fiber->argument = argument;
-    fiber->stack_class_ = size_class;
+    fiber->own_.fiber = fiber;
+    fiber->own_.value = task.argument;
+    fiber->own_.target.key = reinterpret_cast<const void*>(task.body);
+    fiber->stack_class_ = task.stack_class;
     fiber->stack_strategy_ = strategy;
     fiber->has_reservation_ = true;
-    fiber->id_ = fibers_made.fetch_add(1, std::memory_order_relaxed) + 1;
-    fiber->identity_ = reinterpret_cast<unsigned long>(fiber);
+    fiber->has_remote_joiners_ = task.may_be_joined;
+    fiber->host = task.host;
+    fiber->host_stack_bytes = task.host_stack_bytes;
+    fiber->id_ = task.id != 0 ? task.id : new_fiber_id();
+    if (task.name) fiber->set_name(task.name);
+    if (task.scope) [[unlikely]] {
+        fiber->scope_ = task.scope;
+        task.scope->fiber_ = fiber;
+    }
     ++parts.unstarted;
     return fiber;
+}
+
+Result<Fiber*> Scheduler::start(const Task& task) noexcept {
+    auto made = new_fiber(task);
+    if (made) start(*made.value());
+    return made;
 }
 
 Fiber* Scheduler::new_main_fiber() noexcept {
     Parts& parts = *parts_;
     if (!parts.timers.reserve(2)) return nullptr;
-    if (!parts.fd_waits.promise()) return nullptr;
     Fiber* fiber = parts.slab->allocate();
     if (!fiber) return nullptr;
     fiber->scheduler_ = this;
+    fiber->own_.fiber = fiber;
     fiber->is_main_ = true;
-    fiber->id_ = fibers_made.fetch_add(1, std::memory_order_relaxed) + 1;
-    fiber->identity_ = parts.thread_identity;
+    fiber->id_ = new_fiber_id();
     adopt_thread_context(fiber->context_);
     fiber->move_to(FiberState::kRunning);
     return fiber;
@@ -114,57 +126,58 @@ void Scheduler::dismiss(Fiber& fiber) noexcept {
     parts.shrinker.dismiss(fiber);
     --parts.fibers;
     ++parts.finished;
-    parts.fd_waits.return_promise();
 }
 
 void Scheduler::discard(Fiber& fiber) noexcept {
     assert(fiber.state_ == FiberState::kNew);
     assert(fiber.scheduler_ == this);
+    assert(current_ == this);
     fiber.move_to(FiberState::kFinished);
     fiber.has_reservation_ = false;
-    return_promise_now(fiber.stack_class_, fiber.stack_strategy_);
-    fiber.joiners_.notify_all();
+    parts_->unpromise_stack(fiber.stack_class_, fiber.stack_strategy_);
+    --parts_->unstarted;
+    if (fiber.scope_) std::exchange(fiber.scope_, nullptr)->fiber_ = nullptr;  // its maker leaves it
+    tell_joiners(fiber);
 }
 
-// An unstarted fiber was released by its last holder, perhaps on another thread: only the owner may touch the pool.
-void Scheduler::return_promise(Fiber& fiber) noexcept {
-    if (current_ == this) return return_promise_now(fiber.stack_class_, fiber.stack_strategy_);
-    const auto what = static_cast<std::uintptr_t>(fiber.stack_class_) | std::uintptr_t{fiber.stack_strategy_} << 8;
-    // Refused: the scheduler was given up in a forked child or by its thread's end, and its promises with it.
-    post(
-        [](Scheduler& scheduler, void* value) {
-            const auto promised = reinterpret_cast<std::uintptr_t>(value);
-            scheduler.return_promise_now(static_cast<StackClass>(promised & 0xff),
-                                         static_cast<StrategyIndex>(promised >> 8));
-        },
-        reinterpret_cast<void*>(what));
-}
+void Scheduler::abandon(Fiber& fiber) noexcept { give_up(fiber, false); }
 
-void Scheduler::return_promise_now(StackClass size_class, StrategyIndex strategy) noexcept {
-    Parts& parts = *parts_;
-    parts.unpromise_stack(size_class, strategy);
-    parts.fd_waits.return_promise();
-    --parts.unstarted;
-}
-
-void Scheduler::abandon(Fiber& fiber) noexcept {
+// The fiber will never run again. `with_stack`: its stack goes back to the pool, as nothing can refer to it any more.
+void Scheduler::give_up(Fiber& fiber, bool with_stack) noexcept {
     assert(fiber.scheduler_ == this);
     assert(&fiber != running_);
     assert(!fiber.is_main_);
     Parts& parts = *parts_;
-    drop_fd_waits(&fiber, nullptr);
+    const bool was_notified = fiber.state_ == FiberState::kReady && fiber.wake_ == Wake::kNotified;
     if (fiber.state_ == FiberState::kReady) parts.run_queue.remove(fiber);
-    if (fiber.state_ == FiberState::kParked) leave_queues(fiber);
+    if (TimerQueue::holds(fiber)) parts.timers.remove(fiber);
+    if (!abort_records(fiber)) ParkingLot::get().pass_on(fiber.own_);
+    // What it was notified of and has not seen goes to the next in line.
+    if (was_notified && fiber.is_shared_wait_) ParkingLot::get().pass_on(fiber.own_);
+    fiber.ticket_.store(0, std::memory_order_relaxed);
+    while (Scope* scope = fiber.scope_) scope->abandon();
     fiber.move_to(FiberState::kFinished);
     if (fiber.has_reservation_) {
         fiber.has_reservation_ = false;
         parts.unpromise_stack(fiber.stack_class_, fiber.stack_strategy_);
+    } else if (with_stack) {
+        give_back_stack(fiber);
     } else {
         ++parts.stacks_abandoned;
     }
     dismiss(fiber);
-    fiber.joiners_.notify_all();
+    tell_joiners(fiber);
     fiber.release();
+}
+
+// Those of this thread wait in the fiber's own ring, others in the parking lot.
+void Scheduler::tell_joiners(Fiber& fiber) noexcept {
+    while (Wait* wait = fiber.joiners_.front()) {
+        fiber.joiners_.remove(*wait);
+        complete(*wait);
+    }
+    if (fiber.has_remote_joiners_) [[unlikely]]
+        forget_task(fiber.id_);
 }
 
 void Scheduler::for_each_fiber(void (*visit)(Fiber& fiber, void* context), void* context) noexcept {
@@ -189,7 +202,7 @@ Fiber* Scheduler::fiber_of_stack(const Stack& stack) noexcept {
     return found;
 }
 
-// --- switching ------------------------------------------------------------------------------------------------------
+// --- switching ---
 
 // The fiber to run after `self`, which is ready, parked or finished. With none runnable, waits on self's stack.
 inline Fiber& Scheduler::next_runnable(Fiber& self) noexcept {
@@ -211,7 +224,7 @@ inline Fiber& Scheduler::next_runnable(Fiber& self) noexcept {
         YellowZoneKeeper::leaves(from);
     if (to.has_reservation_) [[unlikely]]
         give_stack(to);
-    if (detail::installed_hook.on_switch) detail::installed_hook.on_switch(from, to);
+    if (detail::embedder.switching.exchange) detail::embedder.switching.exchange(from, to);
 
     auto& exceptions = *static_cast<ExceptionGlobals*>(exceptions_);
     from.caught_exceptions_ = exceptions.caught;
@@ -246,27 +259,31 @@ void Scheduler::give_stack(Fiber& fiber) noexcept {
     const Stack stack = fiber.stack_strategy_ == kArenaIndex
                             ? parts_->stacks->take(fiber.stack_class_)
                             : parts_->strategy_stacks.take(fiber.stack_strategy_, fiber.stack_class_);
-    fiber.has_reservation_ = false;
     fiber.stack_base_ = stack.base;
     YellowZoneKeeper::takes(fiber);
     prepare_context(fiber.context_, fiber.context_base(), stack.limit(), &Scheduler::run_body, &fiber);
-    if (detail::installed_hook.on_stack) detail::installed_hook.on_stack(fiber);
+    if (detail::embedder.lives.given_stack) detail::embedder.lives.given_stack(fiber);
+    fiber.has_reservation_ = false;  // from here on it has run: its own record is free for waits
 }
 
-// The first code on a new stack. Its language part begins in the body, so after_switch is not called.
-void Scheduler::run_body(void* argument) noexcept {
-    Fiber& self = *static_cast<Fiber*>(argument);
+// The first code on a new stack. Its language part begins in the body, so `arrived` is not called.
+void Scheduler::run_body(void* pointer) noexcept {
+    Fiber& self = *static_cast<Fiber*>(pointer);
     Scheduler& scheduler = *self.scheduler_;
     if (scheduler.finished_) scheduler.bury_finished();
-    self.body_(self, self.argument);
+    const auto body = reinterpret_cast<Fiber::Body>(const_cast<void*>(self.own_.target.key));
+    void* const argument = std::exchange(self.own_.value, nullptr);
+    body(self, argument);
     scheduler.finish(self);
 }
 
 void Scheduler::finish(Fiber& self) noexcept {
     assert(&self == running_);
+    if (self.scope_) [[unlikely]]
+        leave_outermost_scope(self);
     self.move_to(FiberState::kFinished);
     dismiss(self);
-    self.joiners_.notify_all();
+    tell_joiners(self);
     Fiber& next = next_runnable(self);
     next.move_to(FiberState::kRunning);
     finished_ = &self;
@@ -278,6 +295,11 @@ void Scheduler::finish(Fiber& self) noexcept {
 void Scheduler::bury_finished() noexcept {
     Fiber& fiber = *finished_;
     finished_ = nullptr;
+    give_back_stack(fiber);
+    fiber.release();
+}
+
+void Scheduler::give_back_stack(Fiber& fiber) noexcept {
     retire_context(fiber.context_);
     const Stack stack = fiber.stack();
     YellowZoneKeeper::gives_back(fiber);
@@ -289,30 +311,6 @@ void Scheduler::bury_finished() noexcept {
     } else {
         parts_->stacks->put(stack, nullptr);
     }
-    fiber.release();
-}
-
-// --- waiting --------------------------------------------------------------------------------------------------------
-
-Wake Scheduler::block(WaitKind kind, std::uintptr_t object, std::int64_t deadline_ns) noexcept {
-    assert(!at_work_);
-    Fiber& self = *running_;
-    if (self.cancel_requested_) [[unlikely]] {
-        self.cancel_requested_ = false;
-        if (self.wait_queue_) self.wait_queue_->unlink(self);
-        return Wake::kCancelled;
-    }
-    self.wait_kind_ = kind;
-    self.wait_object_ = object;
-    if (deadline_ns != kNever) {
-        self.deadline_ns_ = deadline_ns;
-        parts_->timers.add(self, deadline_ns);
-    }
-    self.move_to(FiberState::kParked);
-    const bool switched = suspend(self);
-    const Wake reason = self.wake_;  // read before after_switch, which may wait in turn
-    if (switched && detail::installed_hook.after_switch) detail::installed_hook.after_switch(self);
-    return reason;
 }
 
 void Scheduler::yield_now() noexcept {
@@ -324,25 +322,25 @@ void Scheduler::yield_now() noexcept {
     Fiber& self = *running_;
     self.move_to(FiberState::kReady);
     parts_->run_queue.push_back(self);
-    const bool switched = suspend(self);
-    if (switched && detail::installed_hook.after_switch) detail::installed_hook.after_switch(self);
+    arrive(self, suspend(self));
 }
 
-Wake Scheduler::switch_to(Fiber& target) noexcept {
+Woken Scheduler::switch_to(Fiber& target, void* value) noexcept {
     Fiber& self = *running_;
-    if (self.cancel_requested_) [[unlikely]] {
-        self.cancel_requested_ = false;
-        return Wake::kCancelled;
+    if (must_end_waits(self)) [[unlikely]] {
+        note_cancelled(self);
+        return {Wake::kCancelled, nullptr};
     }
-    take_straight(target);
+    take_straight(target, value);
     if (self.has_permit_) [[unlikely]] {
         // unpark() came first: switch all the same, but come back in turn.
-        self.has_permit_ = false;
+        self.own_.kind = WaitKind::kPermit;
+        self.own_.value = take_permit(self);
         self.wake_ = Wake::kNotified;
         self.move_to(FiberState::kReady);
         parts_->run_queue.push_back(self);
     } else {
-        self.wait_kind_ = WaitKind::kPermit;
+        begin_wait(WaitKind::kPermit, nullptr);
         self.move_to(FiberState::kParked);
     }
     return cross(self, target);
@@ -350,21 +348,23 @@ Wake Scheduler::switch_to(Fiber& target) noexcept {
 
 void Scheduler::run_now(Fiber& target) noexcept {
     Fiber& self = *running_;
-    take_straight(target);
+    take_straight(target, nullptr);
     self.move_to(FiberState::kReady);
     parts_->run_queue.push_front(self);
     cross(self, target);
 }
 
 // Makes a new fiber, or one that waits for a permit, the running one.
-inline void Scheduler::take_straight(Fiber& target) noexcept {
+inline void Scheduler::take_straight(Fiber& target, void* value) noexcept {
     assert(!at_work_);
     assert(target.scheduler_ == this);
     if (target.state_ == FiberState::kParked) [[likely]] {
         assert(target.wait_kind_ == WaitKind::kPermit);
-        if (TimerQueue::holds(target)) leave_queues(target);
+        if (TimerQueue::holds(target)) parts_->timers.remove(target);
+        target.ticket_.store(0, std::memory_order_relaxed);
         target.wait_kind_ = WaitKind::kNone;
         target.wake_ = Wake::kNotified;
+        target.own_.value = value;
     } else {
         assert(target.state_ == FiberState::kNew);
         admit(target);
@@ -372,72 +372,15 @@ inline void Scheduler::take_straight(Fiber& target) noexcept {
     target.move_to(FiberState::kRunning);
 }
 
-inline Wake Scheduler::cross(Fiber& self, Fiber& target) noexcept {
+inline Woken Scheduler::cross(Fiber& self, Fiber& target) noexcept {
     swap(self, target, false);
-    const Wake reason = self.wake_;
+    // Read before `arrived`, which may wait in turn.
+    self.ticket_.store(0, std::memory_order_relaxed);
+    const Woken result{self.wake_, std::exchange(self.own_.value, nullptr)};
     if (--looks_left_ == 0) [[unlikely]]
         look();
-    if (detail::installed_hook.after_switch) detail::installed_hook.after_switch(self);
-    return reason;
-}
-
-// --- waking ---------------------------------------------------------------------------------------------------------
-
-void Scheduler::leave_queues(Fiber& fiber) noexcept {
-    if (fiber.wait_queue_) fiber.wait_queue_->unlink(fiber);
-    if (!TimerQueue::holds(fiber)) return;
-    parts_->timers.remove(fiber);
-    fiber.deadline_ns_ = kNever;
-}
-
-void Scheduler::make_ready(Fiber& fiber, Wake reason) noexcept {
-    leave_queues(fiber);
-    fiber.wake_ = reason;
-    fiber.wait_kind_ = WaitKind::kNone;
-    fiber.wait_object_ = 0;
-    fiber.deadline_ns_ = kNever;
-    fiber.move_to(FiberState::kReady);
-    parts_->run_queue.push_back(fiber);
-}
-
-void Scheduler::wake(Fiber& fiber, Wake reason) noexcept {
-    if (fiber.state_ != FiberState::kParked) return;
-    assert(fiber.scheduler_ == this);
-    const bool needs_permit = reason == Wake::kNotified || reason == Wake::kClosed;
-    if (fiber.wait_kind_ == WaitKind::kPermit && needs_permit) return;
-    make_ready(fiber, reason);
-}
-
-void Scheduler::unpark(Fiber& fiber) noexcept {
-    assert(fiber.scheduler_ == this);
-    if (fiber.state_ == FiberState::kFinished) return;
-    if (fiber.state_ == FiberState::kParked && fiber.wait_kind_ == WaitKind::kPermit) {
-        return make_ready(fiber, Wake::kNotified);
-    }
-    fiber.has_permit_ = true;
-}
-
-void Scheduler::cancel(Fiber& fiber) noexcept {
-    assert(fiber.scheduler_ == this);
-    switch (fiber.state_) {
-        case FiberState::kNew:
-            return discard(fiber);
-        case FiberState::kParked:
-            return make_ready(fiber, Wake::kCancelled);
-        case FiberState::kReady:
-        case FiberState::kRunning:
-            fiber.cancel_requested_ = true;
-            return;
-        case FiberState::kFinished:
-            return;
-    }
-}
-
-void Scheduler::interrupt_main() noexcept {
-    if (main_->state_ != FiberState::kParked) return;
-    make_ready(*main_, Wake::kInterrupted);
-    parts_->run_queue.remove(*main_);
-    parts_->run_queue.push_front(*main_);
+    arrive(self, true);
+    return result;
 }
 
 bool Scheduler::post(RemoteCall call, void* argument) noexcept { return parts_->inbox.post(call, argument); }

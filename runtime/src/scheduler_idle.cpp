@@ -6,11 +6,12 @@
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 
+#include "embedder.hpp"
 #include "fiber_moves.hpp"
 #include "scheduler_parts.hpp"
-#include "switch_hook.hpp"
 
 namespace culm::runtime {
 
@@ -40,14 +41,25 @@ private:
     int saved_errno_;
 };
 
+// All but those that report a fault of the program itself, which cannot wait.
+const sigset_t& held_signals() noexcept {
+    static const sigset_t signals = [] {
+        sigset_t set;
+        sigfillset(&set);
+        for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS}) sigdelset(&set, fault);
+        return set;
+    }();
+    return signals;
+}
+
 }  // namespace
 
 // Fibers may be runnable: nothing here waits.
 void Scheduler::look() noexcept {
     looks_left_ = kSwitchesPerLook;
     const WorkScope work(at_work_, errno_);
-    const std::int64_t now_ns = collect();
-    if (parts_->fd_waits_in_use > 0) poll_reactor(0);
+    const std::int64_t now_ns = take_in();
+    if (reactor_->waiting() > 0) poll_reactor(0, nullptr);
     if (parts_->shrinker.has_work_now(now_ns)) [[unlikely]] {
         parts_->shrinker.idle_ended();
         parts_->shrinker.run_slice(*running_, *clock_);
@@ -59,17 +71,24 @@ void Scheduler::idle(Fiber& self) noexcept {
     looks_left_ = kSwitchesPerLook;
     exit_if_deserted();
     const WorkScope work(at_work_, errno_);
-    collect();
+    take_in();
     if (parts_->run_queue.empty()) wait_for_work(self);
 }
 
-// Calls from other threads, and deadlines that have passed. Returns the time.
-std::int64_t Scheduler::collect() noexcept {
+// Takes in what has happened elsewhere: requests of other threads, deadlines that have passed. Returns the time.
+std::int64_t Scheduler::take_in() noexcept {
     Parts& parts = *parts_;
     if (parts.inbox.pending()) parts.remote_calls += parts.inbox.deliver(*this);
+    parts.closings->forget_announced();
     const std::int64_t now_ns = clock_->now_ns();
-    epoch_ = parts.shrinker.observe(now_ns);
-    while (Fiber* fiber = parts.timers.pop_due(now_ns)) make_ready(*fiber, Wake::kTimeout);
+    epoch_ = parts.shrinker.keep_time(now_ns);
+    while (const TimerQueue::Due due = parts.timers.pop_due(now_ns)) {
+        if (due.scope) {
+            due.scope->cancel();
+        } else {
+            end_wait(*due.fiber, Wake::kTimeout);
+        }
+    }
     return now_ns;
 }
 
@@ -80,10 +99,10 @@ void Scheduler::wait_for_work(Fiber& self) noexcept {
     if (!parts.run_queue.empty()) return;
     if (clock_jumps_) {
         // Everything that has happened comes before anything that time brings.
-        if (poll_reactor(0) > 0 || parts.inbox.pending() || !parts.run_queue.empty()) return;
+        if (poll_reactor(0, nullptr) > 0 || parts.inbox.pending() || !parts.run_queue.empty()) return;
         if (parts.shrinker.has_work()) return;
         const std::int64_t due_ns = parts.shrinker.idle_due_ns(parts.idle_since_ns);
-        if (clock_->skip_to(std::min(parts.timers.next_deadline_ns(), due_ns))) return static_cast<void>(collect());
+        if (clock_->skip_to(std::min(parts.timers.next_deadline_ns(), due_ns))) return static_cast<void>(take_in());
         return poll_idle(self, kNever);
     }
     // While there are slices to do: look, do not wait.
@@ -95,41 +114,44 @@ void Scheduler::wait_for_work(Fiber& self) noexcept {
 
 void Scheduler::poll_idle(Fiber& self, std::int64_t timeout_ns) noexcept {
     ++parts_->idle_polls;
-    if (signal_waits()) return;
-    if (timeout_ns == 0) {
-        poll_reactor(0);
-        collect();
-        return;
+    if (timeout_ns != 0) return sleep_in_poll(self, timeout_ns);
+    const auto are_pending = detail::embedder.signals.are_pending;
+    if (are_pending && are_pending(*this)) return interrupt_main();
+    poll_reactor(0, nullptr);
+    take_in();
+}
+
+// Where the language's signal handlers run, signals are held back from the look whether one is pending until the kernel
+// has put the thread to sleep: one that comes in between would have been noted too late to be seen and too early to
+// interrupt the sleep. The kernel lets them in again while it waits, and only then (epoll_pwait(2)).
+void Scheduler::sleep_in_poll(Fiber& self, std::int64_t timeout_ns) noexcept {
+    const Embedder& embedder = detail::embedder;
+    const bool holds_signals = embedder.signals.are_handled_by && embedder.signals.are_handled_by(*this);
+    sigset_t mask;
+    if (holds_signals) {
+        ::pthread_sigmask(SIG_BLOCK, &held_signals(), &mask);
+        if (embedder.signals.are_pending(*this)) {
+            ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+            return interrupt_main();
+        }
     }
-    if (detail::installed_hook.idle_begin) detail::installed_hook.idle_begin(self);
-    poll_reactor(timeout_ns);
-    if (detail::installed_hook.idle_end) detail::installed_hook.idle_end(self);
-    collect();
+    if (embedder.idling.begins) embedder.idling.begins(self);
+    poll_reactor(timeout_ns, holds_signals ? &mask : nullptr);
+    if (holds_signals) ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
+    if (embedder.idling.ends) embedder.idling.ends(self);
+    take_in();
 }
 
-// A signal that came after its language last looked would not interrupt the poll. True: the main fiber was woken.
-bool Scheduler::signal_waits() noexcept {
-    if (!detail::installed_hook.signal_pending || !detail::installed_hook.signal_pending(*this)) return false;
-    interrupt_main();
-    return !parts_->run_queue.empty();
-}
-
-int Scheduler::poll_reactor(std::int64_t timeout_ns) noexcept {
+int Scheduler::poll_reactor(std::int64_t timeout_ns, const sigset_t* signal_mask) noexcept {
     ++parts_->polls;
-    const int count = reactor_->poll(timeout_ns, &Scheduler::on_fd_ready, this);
+    const int count = reactor_->poll(timeout_ns, &Scheduler::on_fd_ready, this, signal_mask);
     if (count != -EINTR) return count;
-    const auto signal_pending = detail::installed_hook.signal_pending;
-    if (!signal_pending || signal_pending(*this)) interrupt_main();
+    const auto are_pending = detail::embedder.signals.are_pending;
+    if (!are_pending || are_pending(*this)) interrupt_main();
     return 0;
 }
 
-void Scheduler::on_fd_ready(FdWait& wait, void* scheduler) {
-    // A fiber that was woken otherwise may wait for something else already, before it has taken its FdWaits back.
-    if (wait.fiber->wait_kind() != WaitKind::kFd) return;
-    static_cast<Scheduler*>(scheduler)->wake(*wait.fiber, wait.closed ? Wake::kClosed : Wake::kNotified);
-}
-
-// --- housekeeping ---------------------------------------------------------------------------------------------------
+// --- housekeeping ---
 
 // When something is to be done although nothing has happened; kNever when there is nothing to do.
 std::int64_t Scheduler::housekeeping_due_ns() noexcept {
@@ -159,7 +181,7 @@ void Scheduler::keep_house(std::int64_t now_ns) noexcept {
 
 std::size_t Scheduler::trim() noexcept { return parts_->shrinker.run_all(*running_); }
 
-// --- after a fork ---------------------------------------------------------------------------------------------------
+// --- after a fork ---
 
 // The main fiber did not survive the fork and the last of the others has finished: there is no stack to return to, so
 // the process ends as it does when its last thread ends.

@@ -9,22 +9,27 @@
 #include <new>
 
 #include "culm/overflow.hpp"
+#include "embedder.hpp"
 #include "fiber_moves.hpp"
 #include "scheduler_parts.hpp"
 #include "scheduler_registry.hpp"
-#include "switch_hook.hpp"
 #include "yellow_zone_keeper.hpp"
 
 namespace culm::runtime {
 
-// Closes the scheduler of a thread that ends without having done so. With unfinished fibers left it stays as it is, but
-// refuses calls from other threads, because nobody would make them.
+// Closes the scheduler of a thread that ends without having done so. Fibers that are left never run again. The stacks of
+// those without a host go with the thread, as its own stack does; a host keeps the stack of a fiber that would not end,
+// because its language still refers into it.
 struct ThreadExit {
     void touch() noexcept {}
     ~ThreadExit() {
         Scheduler* scheduler = Scheduler::current();
-        if (!scheduler || Scheduler::close_at_thread_end()) return;
+        if (!scheduler) return;
+        if (scheduler->running_->is_main_) scheduler->give_up_all();
+        if (Scheduler::close_at_thread_end()) return;
+        // The thread ends on the stack of a fiber: nothing can be given back. Nobody will answer requests.
         scheduler->parts_->inbox.close();
+        scheduler->parts_->closings->release();
         scheduler->parts_->shrinker.forget_kept();
     }
 };
@@ -47,7 +52,7 @@ std::size_t append(char* buffer, std::size_t used, std::size_t buffer_bytes, con
 std::size_t describe_stack_owner(const Stack& stack, char* buffer, std::size_t buffer_bytes) {
     const Fiber* fiber = Scheduler::fiber_of_stack(stack);
     if (!fiber) return 0;
-    if (detail::installed_hook.describe) return detail::installed_hook.describe(*fiber, buffer, buffer_bytes);
+    if (detail::embedder.reports.describe) return detail::embedder.reports.describe(*fiber, buffer, buffer_bytes);
     char digits[20];
     std::size_t first = sizeof digits;
     for (std::uint64_t id = fiber->id(); id > 0; id /= 10) digits[--first] = static_cast<char>('0' + id % 10);
@@ -62,7 +67,7 @@ std::size_t describe_stack_owner(const Stack& stack, char* buffer, std::size_t b
 void trace_stack_owner(const Stack& stack) {
     const Fiber* fiber = Scheduler::fiber_of_stack(stack);
     if (!fiber || fiber != &Scheduler::current()->running()) return;
-    if (detail::installed_hook.trace) detail::installed_hook.trace(*fiber);
+    if (detail::embedder.reports.trace) detail::embedder.reports.trace(*fiber);
 }
 
 constexpr Error kNoMemory{ENOMEM, "make a scheduler", "raise the memory limit of the process"};
@@ -102,7 +107,7 @@ Result<void> Scheduler::open(SchedulerOptions&& options) noexcept {
     clock_ = options.clock ? std::move(options.clock) : make_monotonic_clock();
     clock_jumps_ = clock_->skip_to(clock_->now_ns());  // to where it is already: only asks whether it would
     if (!parts_->shrinker.open(*parts_->stacks, parts_->strategy_stacks, clock_jumps_)) return kNoMemory;
-    epoch_ = parts_->shrinker.observe(clock_->now_ns());
+    epoch_ = parts_->shrinker.keep_time(clock_->now_ns());
     reactor_ = std::move(options.reactor);
     if (!reactor_) {
         auto made = make_epoll_reactor();
@@ -113,7 +118,9 @@ Result<void> Scheduler::open(SchedulerOptions&& options) noexcept {
 
     if (!SchedulerRegistry::get().enrol(*this)) return kNoMemory;
     main_ = running_ = new_main_fiber();
-    if (!main_) {
+    if (main_) parts_->closings = ClosingNotices::claim(*this);
+    if (!parts_->closings) {
+        if (main_) FiberSlab::give_back(*main_);
         SchedulerRegistry::get().withdraw(*this);
         return kNoMemory;
     }
@@ -159,6 +166,7 @@ void Scheduler::shut() noexcept {
         SchedulerRegistry::get().keep(std::move(parts.stacks));
     }
     parts.stacks.reset();
+    parts.closings->release();
     reactor_.reset();
     current_ = nullptr;
     FiberSlab::set_owned(nullptr);
@@ -185,51 +193,16 @@ SchedulerStatistics Scheduler::statistics() const noexcept {
     result.fibers = parts.fibers;
     result.ready = parts.run_queue.size();
     result.timers = parts.timers.size();
-    result.fd_waits = parts.fd_waits_in_use;
+    result.fd_waits = reactor_->waiting();
     result.shrink = parts.shrinker.statistics();
     return result;
 }
 
-// --- fork -----------------------------------------------------------------------------------------------------------
-
-void Scheduler::after_fork_in_child(bool keep_fibers) noexcept {
-    Parts& parts = *parts_;
-    parts.thread_identity = pthread_self();
-    parts.inbox.reset_after_fork(keep_fibers);
-    parts.shrinker.own_all_kept();
-    if (!keep_fibers) abandon_all_but(*running_);
-    // A reactor that cannot be rebuilt leaves waits for descriptors unserved; timers and fibers go on.
-    static_cast<void>(reactor_->rebuild());
-}
-
-void Scheduler::abandon_all_but(Fiber& survivor) noexcept {
-    Parts& parts = *parts_;
-    drop_fd_waits(nullptr, &survivor);
-    parts.shrinker.for_each([&](Fiber& fiber) {
-        if (&fiber != &survivor) abandon(fiber);
+void Scheduler::give_up_all() noexcept {
+    parts_->shrinker.for_each([&](Fiber& fiber) {
+        give_up(fiber, fiber.host == nullptr);
         return true;
     });
-    if (main_ == &survivor) return;
-    if (main_->state_ == FiberState::kReady) parts.run_queue.remove(*main_);
-    if (main_->state_ == FiberState::kParked) leave_queues(*main_);
-    main_->move_to(FiberState::kFinished);
-    main_->joiners_.notify_all();
-    survivor.retain();
-    main_->release();
-    main_ = &survivor;
-}
-
-// The threads of the others were stopped anywhere, perhaps in the middle of linking a fiber: their queues are not
-// looked at, and their memory stays.
-void Scheduler::abandon_other_schedulers() noexcept {
-    SchedulerRegistry& registry = SchedulerRegistry::get();
-    while (Scheduler* other = registry.any_open_but(current_)) {
-        other->parts_->inbox.reset_after_fork(false);
-        other->parts_->inbox.close();
-        other->reactor_->close_descriptors();
-        other->lost_in_fork_ = true;
-        registry.drop(*other);
-    }
 }
 
 }  // namespace culm::runtime

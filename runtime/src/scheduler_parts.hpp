@@ -10,12 +10,13 @@
 #include "culm/runtime/scheduler.hpp"
 #include "culm/stack_pool.hpp"
 #include "culm/strategy_pool.hpp"
-#include "fd_wait_pool.hpp"
+#include "closing_notices.hpp"
 #include "fiber_slab.hpp"
 #include "inbox.hpp"
 #include "run_queue.hpp"
 #include "shrinker.hpp"
 #include "timer_queue.hpp"
+#include "wait_pool.hpp"
 
 namespace culm::runtime {
 
@@ -26,9 +27,10 @@ struct Scheduler::Parts {
 
     RunQueue run_queue;
     TimerQueue timers;
-    FdWaitPool fd_waits;
+    WaitPool extra_waits;
     Inbox inbox;
     Shrinker shrinker;
+    ClosingNotices* closings = nullptr;
     FiberSlab* slab = nullptr;
     std::unique_ptr<StackPool> stacks;
     StrategyPool strategy_stacks;  // of fibers that asked for another strategy than the arena
@@ -36,8 +38,8 @@ struct Scheduler::Parts {
 
     std::size_t fibers = 0;
     std::size_t unstarted = 0;         // made, neither started nor discarded
+    std::size_t scopes = 0;            // entered
     std::size_t stacks_abandoned = 0;  // never to be used again
-    std::size_t fd_waits_in_use = 0;
 
     std::uint64_t spawned = 0;
     std::uint64_t finished = 0;

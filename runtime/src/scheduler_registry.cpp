@@ -1,25 +1,21 @@
 // Room in every list is made when a scheduler is enrolled, so that retiring one cannot fail.
 #include "scheduler_registry.hpp"
 
-#include <pthread.h>
-
 #include <new>
 
+#include "forking.hpp"
 #include "scheduler_parts.hpp"
 
 namespace culm::runtime {
 
 SchedulerRegistry& SchedulerRegistry::get() noexcept {
     // Never destroyed: threads may end after static destructors have run.
-    static SchedulerRegistry& registry = *[] {
-        auto* made = new SchedulerRegistry();
-        pthread_atfork([] { get().mutex_.lock(); }, [] { get().mutex_.unlock(); }, [] { get().mutex_.unlock(); });
-        return made;
-    }();
+    static SchedulerRegistry& registry = *new SchedulerRegistry();
     return registry;
 }
 
 bool SchedulerRegistry::enrol(Scheduler& scheduler) noexcept {
+    handle_forks();
     const std::lock_guard lock(mutex_);
     destroy_unreferenced();
     const std::size_t count = open_.size() + closed_.size() + spare_.size() + 1;
@@ -67,7 +63,7 @@ void SchedulerRegistry::keep(std::unique_ptr<StackPool> pool) noexcept {
 }
 
 void SchedulerRegistry::follow_settings() noexcept {
-    if (Scheduler* own = Scheduler::current()) own->epoch_ = own->parts_->shrinker.observe(own->clock_->now_ns());
+    if (Scheduler* own = Scheduler::current()) own->epoch_ = own->parts_->shrinker.keep_time(own->clock_->now_ns());
     const std::lock_guard lock(mutex_);
     for (Scheduler* scheduler : open_) {
         if (scheduler != Scheduler::current()) scheduler->parts_->inbox.nudge();

@@ -32,6 +32,9 @@ public:
     // The settings of shrinking have changed: the calling thread's scheduler follows now, idle threads are woken for
     // it.
     void follow_settings() noexcept;
+    // Held across fork, so that the child finds it free.
+    void lock() noexcept { mutex_.lock(); }
+    void unlock() noexcept { mutex_.unlock(); }
     // Any open scheduler but `except`; null when there is none.
     Scheduler* any_open_but(const Scheduler* except) noexcept;
 
@@ -40,7 +43,7 @@ private:
     void unlist(Scheduler& scheduler) noexcept;
     void destroy_unreferenced() noexcept;
 
-    std::mutex mutex_;  // held across fork, so that the child finds it free
+    std::mutex mutex_;
     FlatArray<Scheduler*> open_;
     FlatArray<Scheduler*> closed_;
     FlatArray<FiberSlab*> spare_;

@@ -1,119 +1,417 @@
-// The waits that are built on block(): permits, sleeping, joining, descriptors.
-// Invariant: an FdWait record is given back by the fiber that waited, after it runs again, on every way out.
-#include <sys/epoll.h>
-
+// The steps of a wait (wait.hpp), the ways it ends, and the waits that are made of them: permits, sleeping, joining,
+// descriptors.
+//
+// A wait begins and ends in the fiber that waits; it is ended by a completion (complete, complete_shared), or by
+// end_wait() for a deadline, a cancellation or a signal, which first has to get the consent of what the fiber's records
+// are linked into. Invariant: when await_quietly() returns, no record of the fiber is linked but those whose operation
+// answered that they are pending, and the ticket is closed.
 #include <cassert>
 #include <cerrno>
+#include <utility>
 
+#include "culm/check.hpp"
+#include "culm/runtime/scope.hpp"
+#include "embedder.hpp"
 #include "fiber_moves.hpp"
+#include "parking_lot.hpp"
 #include "scheduler_parts.hpp"
 
 namespace culm::runtime {
 
-Wake Scheduler::park(std::int64_t deadline_ns) noexcept {
-    if (running_->has_permit_) {
-        running_->has_permit_ = false;
-        return Wake::kNotified;
-    }
-    return block(WaitKind::kPermit, 0, deadline_ns);
+// --- the steps ---
+
+Wait& Scheduler::begin_wait(WaitKind kind, const void* key, bool is_shared) noexcept {
+    assert(!at_work_);
+    Fiber& self = *running_;
+    assert(self.ticket_.load(std::memory_order_relaxed) == 0);
+    Wait& own = self.own_;
+    own.ticket = (own.ticket + 1) & ~Fiber::kClaimed;
+    if (own.ticket == 0) [[unlikely]]
+        own.ticket = 1;
+    own.kind = kind;
+    own.closed = false;
+    own.target.key = key;
+    own.value = nullptr;
+    self.wake_ = Wake::kNotified;
+    self.wait_kind_ = kind;
+    self.is_shared_wait_ = is_shared;
+    self.ticket_.store(own.ticket, std::memory_order_release);
+    return own;
 }
 
+// Switches, unless the wait is over before it has begun.
+Wake Scheduler::await_quietly(std::int64_t deadline_ns, bool& switched) noexcept {
+    assert(!at_work_);
+    Fiber& self = *running_;
+    switched = false;
+    if (must_end_waits(self) && abort_records(self)) [[unlikely]] {
+        note_cancelled(self);
+        self.ticket_.store(0, std::memory_order_relaxed);
+        return Wake::kCancelled;
+    }
+    if (self.is_shared_wait_ && self.is_claimed()) [[unlikely]] {
+        // Completed by another thread since the record was linked. The request that says so finds the wait over.
+        self.ticket_.store(0, std::memory_order_relaxed);
+        return Wake::kNotified;
+    }
+    if (deadline_ns != kNever) parts_->timers.add(self, deadline_ns);
+    self.move_to(FiberState::kParked);
+    switched = suspend(self);
+    self.ticket_.store(0, std::memory_order_relaxed);
+    return self.wake_;
+}
+
+void Scheduler::arrive(Fiber& self, bool switched) noexcept {
+    if (switched && detail::embedder.switching.arrived) detail::embedder.switching.arrived(self);
+}
+
+Wake Scheduler::await(std::int64_t deadline_ns) noexcept {
+    Fiber& self = *running_;
+    bool switched = false;
+    const Wake reason = await_quietly(deadline_ns, switched);
+    arrive(self, switched);
+    return reason;
+}
+
+bool Scheduler::give_up_wait() noexcept {
+    Fiber& self = *running_;
+    const bool was_completed = !abort_records(self);
+    self.ticket_.store(0, std::memory_order_relaxed);
+    return was_completed;
+}
+
+// --- the ways it ends ---
+
+bool Scheduler::complete(Wait& wait, void* value, Wake reason) noexcept {
+    Fiber& fiber = *wait.fiber;
+    assert(fiber.scheduler_ == this);
+    const bool is_own = &wait == &fiber.own_;
+    if (!fiber.claim(wait, is_own ? 0 : static_cast<ExtraWait&>(wait).index)) return false;
+    assert(fiber.state_ == FiberState::kParked);
+    wait.value = value;
+    make_ready(fiber, reason);
+    return true;
+}
+
+bool Scheduler::complete_shared(Wait& wait, void* value) noexcept {
+    Fiber& fiber = *wait.fiber;
+    Scheduler* here = current_;
+    // A thread that is at work may have been interrupted by a signal handler in the middle of it.
+    const bool may_wake_here = here && fiber.scheduler_ == here && !here->at_work_;
+    const Ticket expected = wait.ticket;
+    const bool is_own = &wait == &fiber.own_;
+    wait.value = value;
+    fiber.retain();  // from the claim on the fiber may run, and end
+    const bool won = fiber.claim_shared(expected, is_own ? 0 : static_cast<ExtraWait&>(wait).index);
+    if (won) {
+        if (!may_wake_here) {
+            const bool asked = ask(fiber, Fiber::kWoken);
+            fiber.release();
+            return asked;
+        }
+        // Not parked yet: it sees that its ticket is claimed before it does.
+        if (fiber.state_ == FiberState::kParked) here->make_ready(fiber, Wake::kNotified);
+    }
+    fiber.release();
+    return won;
+}
+
+// The fiber's records are linked nowhere, or lose.
+void Scheduler::make_ready(Fiber& fiber, Wake reason) noexcept {
+    if (TimerQueue::holds(fiber)) parts_->timers.remove(fiber);
+    if (fiber.wait_kind_ == WaitKind::kPermit && detail::embedder.lives.becomes_runnable) {
+        detail::embedder.lives.becomes_runnable(fiber);
+    }
+    fiber.wake_ = reason;
+    fiber.wait_kind_ = WaitKind::kNone;
+    fiber.move_to(FiberState::kReady);
+    parts_->run_queue.push_back(fiber);
+}
+
+// Ends the wait of a parked fiber for a reason of its own thread's. False: a completion is on its way, and comes first.
+bool Scheduler::end_wait(Fiber& fiber, Wake reason) noexcept {
+    assert(fiber.state_ == FiberState::kParked);
+    if (!abort_records(fiber)) return false;
+    fiber.ticket_.store(0, std::memory_order_relaxed);
+    make_ready(fiber, reason);
+    return true;
+}
+
+// Takes all records of the fiber out of what they are linked into. False: at least one is pending.
+bool Scheduler::abort_records(Fiber& fiber) noexcept {
+    if (fiber.state_ == FiberState::kNew || fiber.has_not_run()) return true;
+    Wait& own = fiber.own_;
+    if (!own.has_extras) return abort_record(own) == Abort::kDone;
+    bool all_done = true;
+    for (auto* extra = static_cast<ExtraWait*>(own.value); extra; extra = extra->next) {
+        if (abort_record(*extra) == Abort::kPending) all_done = false;
+    }
+    return all_done;
+}
+
+Abort Scheduler::abort_record(Wait& wait) noexcept {
+    switch (wait.kind) {
+        case WaitKind::kNone:
+        case WaitKind::kPermit:
+        case WaitKind::kSleep:
+            break;
+        case WaitKind::kFd:
+            if (wait.link.linked()) reactor_->unwatch(wait);
+            break;
+        case WaitKind::kJoin:
+        case WaitKind::kLock:
+        case WaitKind::kQueue:
+            if (wait.fiber->is_shared_wait_) return ParkingLot::get().unlink(wait);
+            if (wait.link.linked()) static_cast<WaitRing*>(const_cast<void*>(wait.target.key))->remove(wait);
+            break;
+        case WaitKind::kOperation:
+            return wait.target.operation->abort(wait);
+    }
+    return Abort::kDone;
+}
+
+void Scheduler::interrupt_main() noexcept {
+    if (main_->state_ != FiberState::kParked || !end_wait(*main_, Wake::kInterrupted)) return;
+    parts_->run_queue.remove(*main_);
+    parts_->run_queue.push_front(*main_);
+}
+
+bool Scheduler::cancel(Fiber& fiber) noexcept {
+    Scheduler& owner = *fiber.scheduler_;
+    if (current_ != &owner) return ask(fiber, Fiber::kCancel);
+    switch (fiber.state_) {
+        case FiberState::kNew:
+            owner.discard(fiber);
+            break;
+        case FiberState::kParked:
+            fiber.is_cancelled_ = true;
+            if (owner.must_end_waits(fiber) && owner.end_wait(fiber, Wake::kCancelled)) note_cancelled(fiber);
+            break;
+        case FiberState::kReady:
+        case FiberState::kRunning:
+            fiber.is_cancelled_ = true;
+            break;
+        case FiberState::kFinished:
+            break;
+    }
+    return true;
+}
+
+// --- requests of other threads ---
+
+// Thread-safe. False: the fiber's thread has ended, so that the fiber has finished or will never run again.
+bool Scheduler::ask(Fiber& fiber, std::uint8_t request) noexcept {
+    fiber.retain();  // for the inbox
+    const std::uint8_t before = fiber.requests_.fetch_or(request, std::memory_order_acq_rel);
+    if ((before & Fiber::kAllRequests) != 0) {
+        fiber.release();  // it is in the inbox, or on its way there
+        return true;
+    }
+    if (fiber.scheduler_->parts_->inbox.add(fiber)) return true;
+    refuse(fiber);
+    return false;
+}
+
+// The fiber's thread will not answer. A reference to the fiber goes. Thread-safe.
+void Scheduler::refuse(Fiber& fiber) noexcept {
+    const std::uint8_t asked = fiber.requests_.fetch_and(static_cast<std::uint8_t>(~Fiber::kAllRequests), std::memory_order_acq_rel);
+    if ((asked & Fiber::kJoined) != 0) forget_task(fiber.id_);
+    fiber.release();
+}
+
+// Does what other threads have asked of the fiber.
+void Scheduler::answer(Fiber& fiber) noexcept {
+    const std::uint8_t asked = fiber.requests_.fetch_and(static_cast<std::uint8_t>(~Fiber::kAllRequests), std::memory_order_acq_rel);
+    // A wait that was over before this arrived is not parked any more, or has a ticket that nobody has claimed.
+    if ((asked & Fiber::kWoken) != 0 && fiber.state_ == FiberState::kParked && fiber.is_claimed()) {
+        make_ready(fiber, Wake::kNotified);
+    }
+    if ((asked & Fiber::kPermit) != 0) {
+        fiber.has_permit_ = true;
+        if (fiber.state_ == FiberState::kParked && fiber.wait_kind_ == WaitKind::kPermit) {
+            complete(fiber.own_, take_permit(fiber));
+        }
+    }
+    if ((asked & Fiber::kCancel) != 0) cancel(fiber);
+    if ((asked & Fiber::kJoined) != 0) {
+        fiber.has_remote_joiners_ = true;
+        if (fiber.state_ == FiberState::kFinished) forget_task(fiber.id_);
+    }
+    fiber.release();
+}
+
+// --- permits ---
+
+Woken Scheduler::park(std::int64_t deadline_ns) noexcept {
+    Fiber& self = *running_;
+    if (self.has_permit_) return {Wake::kNotified, take_permit(self)};
+    begin_wait(WaitKind::kPermit, nullptr);
+    bool switched = false;
+    const Wake reason = await_quietly(deadline_ns, switched);
+    void* const value = std::exchange(self.own_.value, nullptr);
+    arrive(self, switched);
+    return {reason, value};
+}
+
+void* Scheduler::take_permit(Fiber& fiber) noexcept {
+    fiber.has_permit_ = false;
+    void* const value = std::exchange(fiber.permit_value_, nullptr);
+    fiber.requests_.fetch_and(static_cast<std::uint8_t>(~Fiber::kPermitTaken), std::memory_order_acq_rel);
+    return value;
+}
+
+Sent Scheduler::unpark(Fiber& fiber, void* value) noexcept {
+    Scheduler& owner = *fiber.scheduler_;
+    const bool is_here = current_ == &owner;
+    if (is_here) {
+        if (fiber.state_ == FiberState::kFinished) return Sent::kSent;
+        if (fiber.state_ == FiberState::kParked && fiber.wait_kind_ == WaitKind::kPermit) {
+            owner.complete(fiber.own_, value);
+            return Sent::kSent;
+        }
+        if (value && fiber.value_sent()) return Sent::kBusy;
+    }
+    if ((fiber.requests_.fetch_or(Fiber::kPermitTaken, std::memory_order_acq_rel) & Fiber::kPermitTaken) != 0) {
+        return value ? Sent::kBusy : Sent::kSent;
+    }
+    fiber.permit_value_ = value;
+    if (is_here) {
+        fiber.has_permit_ = true;
+        return Sent::kSent;
+    }
+    if (ask(fiber, Fiber::kPermit)) return Sent::kSent;
+    fiber.permit_value_ = nullptr;
+    fiber.requests_.fetch_and(static_cast<std::uint8_t>(~Fiber::kPermitTaken), std::memory_order_acq_rel);
+    return Sent::kClosed;
+}
+
+// --- sleeping and joining ---
+
 Wake Scheduler::sleep_until(std::int64_t deadline_ns) noexcept {
-    const bool over = deadline_ns <= clock_->now_ns();
-    if (!over || running_->cancel_requested_) return block(WaitKind::kSleep, 0, deadline_ns);
+    if (deadline_ns > clock_->now_ns() || must_end_waits(*running_)) {
+        begin_wait(WaitKind::kSleep, nullptr);
+        return await(deadline_ns);
+    }
     yield_now();
     return Wake::kTimeout;
 }
 
 Wake Scheduler::join(Fiber& fiber, std::int64_t deadline_ns) noexcept {
-    assert(fiber.scheduler_ == this);
-    assert(&fiber != running_);
+    check(&fiber != running_, "a fiber cannot join itself: it would wait for its own end for ever");
+    if (fiber.scheduler_ != this) return join_in_lot(fiber.id_, &fiber, deadline_ns);
     if (fiber.state_ == FiberState::kFinished) return Wake::kNotified;
-    fiber.retain();  // its list of joiners must outlast our being in it
-    fiber.joiners_.link_back(*running_);
-    const Wake reason = block(WaitKind::kJoin, fiber.id_, deadline_ns);
+    fiber.retain();  // its ring of joiners must outlast our being in it
+    fiber.joiners_.push_back(begin_wait(WaitKind::kJoin, &fiber.joiners_));
+    const Wake reason = await(deadline_ns);
     fiber.release();
     return reason;
 }
 
-// --- descriptors ----------------------------------------------------------------------------------------------------
+Wake Scheduler::join_task(std::uint64_t id, std::int64_t deadline_ns) noexcept {
+    return join_in_lot(id, nullptr, deadline_ns);
+}
+
+// The record is linked before the fiber's thread is asked to look at it: that thread finds the fiber finished and wakes
+// us, or will do so when it finishes.
+Wake Scheduler::join_in_lot(std::uint64_t id, Fiber* fiber, std::int64_t deadline_ns) noexcept {
+    Wait& wait = begin_wait(WaitKind::kJoin, ParkingLot::end_of(id), true);
+    ParkingLot::get().link(wait, false);
+    if (fiber && !ask(*fiber, Fiber::kJoined)) {
+        give_up_wait();
+        return Wake::kNotified;
+    }
+    return await(deadline_ns);
+}
+
+void Scheduler::forget_task(std::uint64_t id) noexcept { ParkingLot::get().wake_all(ParkingLot::end_of(id)); }
+
+// --- descriptors ---
 
 Wake Scheduler::wait_fd(FdRequest& request, std::int64_t deadline_ns) noexcept {
-    return wait_fds({&request, 1}, deadline_ns);
+    Fiber& self = *running_;
+    parts_->closings->forget_announced();
+    Wait& wait = begin_wait(WaitKind::kFd, nullptr);
+    if (!watch(request, wait)) {
+        self.ticket_.store(0, std::memory_order_relaxed);
+        return Wake::kNotified;
+    }
+    bool switched = false;
+    const Wake reason = await_quietly(deadline_ns, switched);
+    const bool is_open = end_watch(request, wait);
+    arrive(self, switched);
+    return reason == Wake::kNotified && !is_open ? Wake::kClosed : reason;
 }
 
 Wake Scheduler::wait_fds(std::span<FdRequest> requests, std::int64_t deadline_ns) noexcept {
+    if (requests.size() == 1) return wait_fd(requests[0], deadline_ns);
     Parts& parts = *parts_;
-    for (FdRequest& request : requests) request.ready = 0;
-    // Every fiber has the promise of one record.
-    const std::size_t extra = requests.size() > 1 ? requests.size() - 1 : 0;
-    if (extra > 0 && !parts.fd_waits.promise(extra)) {
-        for (FdRequest& request : requests) request.ready = EPOLLERR;
+    Fiber& self = *running_;
+    if (!parts.extra_waits.reserve(requests.size())) {
+        for (FdRequest& request : requests) request.ready = kFdFailed;
         return Wake::kNotified;
     }
-    FdWait* waits = nullptr;
+    parts.closings->forget_announced();
+    Wait& own = begin_wait(WaitKind::kFd, nullptr);
+    own.target.descriptor.fd = requests.empty() ? -1 : requests[0].fd;
+    own.has_extras = true;
+    ExtraWait* extras = nullptr;
     bool all_watched = true;
     for (std::size_t i = 0; i < requests.size(); ++i) {
-        FdWait& wait = parts.fd_waits.take();
+        ExtraWait& wait = parts.extra_waits.take();
+        wait.fiber = &self;
+        wait.kind = WaitKind::kFd;
+        wait.ticket = own.ticket;
         wait.index = static_cast<std::uint32_t>(i);
+        wait.next = extras;
+        extras = &wait;
+        own.value = extras;
         all_watched = watch(requests[i], wait) && all_watched;
-        wait.next = waits;
-        waits = &wait;
     }
-    const auto object = requests.empty() ? 0 : static_cast<std::uintptr_t>(requests[0].fd);
-    const Wake reason = all_watched ? block(WaitKind::kFd, object, deadline_ns) : Wake::kNotified;
-    const bool all_open = end_watch(waits, requests);
-    if (extra > 0) parts.fd_waits.return_promise(extra);
+    bool switched = false;
+    const Wake reason = all_watched ? await_quietly(deadline_ns, switched) : Wake::kNotified;
+    bool all_open = true;
+    own.value = nullptr;
+    own.has_extras = false;
+    self.ticket_.store(0, std::memory_order_relaxed);
+    while (extras) {
+        ExtraWait& wait = *extras;
+        extras = wait.next;
+        if (wait.link.linked()) reactor_->unwatch(wait);
+        all_open = end_watch(requests[wait.index], wait) && all_open;
+        parts.extra_waits.give_back(wait);
+    }
+    arrive(self, switched);
     return reason == Wake::kNotified && !all_open ? Wake::kClosed : reason;
 }
 
 // False: the request is answered already.
-bool Scheduler::watch(FdRequest& request, FdWait& wait) noexcept {
-    wait.fiber = running_;
-    wait.fd = request.fd;
-    wait.wanted = request.wanted;
-    ++parts_->fd_waits_in_use;
+bool Scheduler::watch(FdRequest& request, Wait& wait) noexcept {
+    request.ready = 0;
+    parts_->closings->note_wait(request.fd);
+    wait.target.descriptor = {request.fd, static_cast<std::uint16_t>(request.wanted), 0};
+    wait.rechecked = false;
     const auto watched = reactor_->watch(wait);
     if (watched) {
         parts_->recheck_wanted = true;
         return true;
     }
     const int code = watched.error().code;
-    request.ready = code == EPERM ? request.wanted : code == EBADF ? kFdInvalid : EPOLLERR;
+    request.ready = code == EPERM ? request.wanted : code == EBADF ? kFdInvalid : kFdFailed;
     return false;
 }
 
-// A fiber that was told of readiness may run only after another has closed the descriptor: it must not go on with a
-// number that may already be another file's.
-bool Scheduler::end_watch(FdWait* waits, std::span<FdRequest> requests) noexcept {
-    bool all_open = true;
-    while (waits) {
-        FdWait& wait = *waits;
-        waits = wait.next;
-        if (wait.ready != 0) {
-            requests[wait.index].ready = wait.ready;
-            if (reactor_->closed_since(wait)) all_open = false;
-        }
-        if (wait.link.linked()) reactor_->unwatch(wait);
-        parts_->fd_waits.give_back(wait);
-        --parts_->fd_waits_in_use;
-    }
-    return all_open;
+// What came. False: a fiber that was told of readiness runs only after another has closed the descriptor, and must not
+// go on with a number that may already be another file's.
+bool Scheduler::end_watch(FdRequest& request, Wait& wait) noexcept {
+    if (wait.target.descriptor.ready == 0) return true;
+    request.ready = wait.target.descriptor.ready;
+    return !reactor_->closed_since(wait);
+}
+
+void Scheduler::on_fd_ready(Wait& wait, void* scheduler) {
+    static_cast<Scheduler*>(scheduler)->complete(wait, nullptr, wait.closed ? Wake::kClosed : Wake::kNotified);
 }
 
 void Scheduler::forget_fd(int fd) noexcept { reactor_->forget(fd, &Scheduler::on_fd_ready, this); }
-
-// Gives back the records of fibers that will not run again to do it themselves: those of `only`, or, if that is null,
-// of all but `except`.
-void Scheduler::drop_fd_waits(Fiber* only, Fiber* except) noexcept {
-    if (parts_->fd_waits_in_use == 0) return;
-    parts_->fd_waits.for_each_in_use([&](FdWait& wait) {
-        const bool meant = only ? wait.fiber == only : wait.fiber != except;
-        if (!meant) return;
-        if (wait.link.linked()) reactor_->unwatch(wait);
-        parts_->fd_waits.give_back(wait);
-        --parts_->fd_waits_in_use;
-    });
-}
 
 }  // namespace culm::runtime

@@ -92,7 +92,7 @@ void Shrinker::own_all_kept() noexcept {
 
 // --- when -----------------------------------------------------------------------------------------------------------
 
-std::uint8_t Shrinker::observe(std::int64_t now_ns) noexcept {
+std::uint8_t Shrinker::keep_time(std::int64_t now_ns) noexcept {
     if (settings_version_ != detail::shrink_settings_version.load(std::memory_order_acquire)) follow_settings(now_ns);
     if (settings_.react_to_pressure && now_ns >= next_pressure_look_ns_) look_at_pressure(now_ns);
     const std::int64_t passed_ns = now_ns - epoch_began_ns_;

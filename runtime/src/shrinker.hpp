@@ -46,7 +46,7 @@ public:
 
     // --- the policy
     // Time may have passed: follows the settings, looks at the pressure, begins a pass. Returns the epoch.
-    std::uint8_t observe(std::int64_t now_ns) noexcept;
+    std::uint8_t keep_time(std::int64_t now_ns) noexcept;
     // Idleness that began at `since_ns`: when a pass over everything is due; kNever once it has been made.
     std::int64_t idle_due_ns(std::int64_t since_ns) const noexcept;
     // Before that: when others may have been parked for long enough; kNever when there is nobody.

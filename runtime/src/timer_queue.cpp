@@ -11,15 +11,36 @@ constexpr std::size_t kArity = 4;
 
 void TimerQueue::add(Fiber& fiber, std::int64_t deadline_ns) noexcept {
     assert(!holds(fiber));
-    const Entry entry{deadline_ns, arrivals_++, &fiber};
+    insert({deadline_ns, arrivals_++, &fiber});
+}
+
+void TimerQueue::add(Scope& scope) noexcept {
+    assert(!holds(scope));
+    insert({scope.deadline_ns_, arrivals_++ | kIsScope, &scope});
+}
+
+void TimerQueue::remove(Fiber& fiber) noexcept { erase(fiber.timer_index_); }
+
+void TimerQueue::remove(Scope& scope) noexcept { erase(scope.timer_index_); }
+
+TimerQueue::Due TimerQueue::pop_due(std::int64_t now_ns) noexcept {
+    if (next_deadline_ns() > now_ns || entries_.empty()) return {};
+    const Entry first = entries_[0];
+    erase(place_of(first));
+    if (first.is_scope()) return {nullptr, static_cast<Scope*>(first.owner)};
+    return {static_cast<Fiber*>(first.owner), nullptr};
+}
+
+void TimerQueue::insert(const Entry& entry) noexcept {
     entries_.push(entry);
     sift_up(entries_.size() - 1, entry);
 }
 
-void TimerQueue::remove(Fiber& fiber) noexcept {
-    assert(holds(fiber));
-    const std::size_t index = fiber.timer_index_;
-    fiber.timer_index_ = kNotHeld;
+// `place` is the owner's record of where its entry is.
+void TimerQueue::erase(std::uint32_t& place) noexcept {
+    assert(place != kNotHeld);
+    const std::size_t index = place;
+    place = kNotHeld;
     const Entry last = entries_.pop();
     if (index == entries_.size()) return;
     if (index > 0 && before(last, entries_[(index - 1) / kArity])) {
@@ -29,16 +50,9 @@ void TimerQueue::remove(Fiber& fiber) noexcept {
     }
 }
 
-Fiber* TimerQueue::pop_due(std::int64_t now_ns) noexcept {
-    if (next_deadline_ns() > now_ns || entries_.empty()) return nullptr;
-    Fiber* fiber = entries_[0].fiber;
-    remove(*fiber);
-    return fiber;
-}
-
 void TimerQueue::place(std::size_t index, const Entry& entry) noexcept {
     entries_[index] = entry;
-    entry.fiber->timer_index_ = static_cast<std::uint32_t>(index);
+    place_of(entry) = static_cast<std::uint32_t>(index);
 }
 
 void TimerQueue::sift_up(std::size_t index, const Entry& entry) noexcept {

@@ -1,7 +1,7 @@
-// Deadlines of parked fibers: a 4-ary heap, each fiber knows its place in it.
+// Deadlines of parked fibers and of cancel scopes: a 4-ary heap, each knows its place in it.
 //
 // Four children a node: half the levels of a binary heap, and the children share one or two cache lines.
-// Invariant: room for one entry per fiber is reserved when the fiber is made, so that add() cannot fail; equal
+// Invariant: room for one entry per fiber and per scope is reserved when it is made, so that add() cannot fail; equal
 // deadlines come out in the order in which they went in.
 #pragma once
 
@@ -9,13 +9,21 @@
 #include <cstdint>
 
 #include "culm/runtime/fiber.hpp"
+#include "culm/runtime/scope.hpp"
 #include "flat_array.hpp"
 
 namespace culm::runtime {
 
 class TimerQueue {
 public:
-    [[nodiscard]] bool reserve(std::size_t fibers) noexcept { return entries_.reserve(fibers); }
+    // What is due: one of the two, or neither.
+    struct Due {
+        Fiber* fiber = nullptr;
+        Scope* scope = nullptr;
+        explicit operator bool() const noexcept { return fiber || scope; }
+    };
+
+    [[nodiscard]] bool reserve(std::size_t timers) noexcept { return entries_.reserve(timers); }
 
     bool empty() const noexcept { return entries_.empty(); }
     std::size_t size() const noexcept { return entries_.size(); }
@@ -23,23 +31,36 @@ public:
     std::int64_t next_deadline_ns() const noexcept { return entries_.empty() ? kNever : entries_[0].deadline_ns; }
 
     void add(Fiber& fiber, std::int64_t deadline_ns) noexcept;
+    void add(Scope& scope) noexcept;  // with its own deadline
     void remove(Fiber& fiber) noexcept;
-    // The fiber with the earliest deadline if that is not after now, taken out; else null.
-    Fiber* pop_due(std::int64_t now_ns) noexcept;
+    void remove(Scope& scope) noexcept;
+    // The one with the earliest deadline if that is not after now, taken out.
+    Due pop_due(std::int64_t now_ns) noexcept;
 
     static bool holds(const Fiber& fiber) noexcept { return fiber.timer_index_ != kNotHeld; }
+    static bool holds(const Scope& scope) noexcept { return scope.timer_index_ != kNotHeld; }
 
 private:
     static constexpr std::uint32_t kNotHeld = UINT32_MAX;
+    // Set in an entry's `arrival` where it is a scope's.
+    static constexpr std::uint64_t kIsScope = std::uint64_t{1} << 63;
     struct Entry {
         std::int64_t deadline_ns;
         std::uint64_t arrival;  // breaks ties
-        Fiber* fiber;
+        void* owner;            // a Fiber, or a Scope
+        bool is_scope() const noexcept { return (arrival & kIsScope) != 0; }
     };
 
     static bool before(const Entry& a, const Entry& b) noexcept {
-        return a.deadline_ns != b.deadline_ns ? a.deadline_ns < b.deadline_ns : a.arrival < b.arrival;
+        return a.deadline_ns != b.deadline_ns ? a.deadline_ns < b.deadline_ns
+                                              : (a.arrival & ~kIsScope) < (b.arrival & ~kIsScope);
     }
+    static std::uint32_t& place_of(const Entry& entry) noexcept {
+        return entry.is_scope() ? static_cast<Scope*>(entry.owner)->timer_index_
+                                : static_cast<Fiber*>(entry.owner)->timer_index_;
+    }
+    void insert(const Entry& entry) noexcept;
+    void erase(std::uint32_t& index) noexcept;
     void place(std::size_t index, const Entry& entry) noexcept;
     void sift_up(std::size_t index, const Entry& entry) noexcept;
     void sift_down(std::size_t index, const Entry& entry) noexcept;

@@ -1,4 +1,4 @@
-// A list through the control blocks; its elements are fibers parked by wait().
+// Links the running fiber's own record, and completes what it takes out.
 #include "culm/runtime/wait_queue.hpp"
 
 #include <cassert>
@@ -10,68 +10,27 @@ namespace culm::runtime {
 WaitQueue::~WaitQueue() { assert(empty()); }
 
 Wake WaitQueue::wait(Scheduler& scheduler, WaitKind kind, std::int64_t deadline_ns, bool front) noexcept {
-    Fiber& self = scheduler.running();
+    Wait& wait = scheduler.begin_wait(kind, &waits_);
     if (front) {
-        link_front(self);
+        waits_.push_front(wait);
     } else {
-        link_back(self);
+        waits_.push_back(wait);
     }
-    return scheduler.block(kind, reinterpret_cast<std::uintptr_t>(this), deadline_ns);
+    return scheduler.await(deadline_ns);
 }
 
 Fiber* WaitQueue::notify_one() noexcept {
-    Fiber* fiber = head_;
-    if (fiber) fiber->scheduler_->make_ready(*fiber, Wake::kNotified);
-    return fiber;
+    while (Wait* wait = waits_.front()) {
+        Fiber& fiber = *wait->fiber;
+        waits_.remove(*wait);
+        if (fiber.scheduler().complete(*wait)) return &fiber;
+    }
+    return nullptr;
 }
 
 void WaitQueue::notify_all() noexcept {
     while (notify_one()) {
     }
-}
-
-// The links of neighbours point to each other's queue_link_; the ends point nowhere.
-void WaitQueue::link_back(Fiber& fiber) noexcept {
-    assert(!fiber.wait_queue_);
-    fiber.wait_queue_ = this;
-    fiber.queue_link_ = {tail_ ? &tail_->queue_link_ : nullptr, nullptr};
-    if (tail_) {
-        tail_->queue_link_.next = &fiber.queue_link_;
-    } else {
-        head_ = &fiber;
-    }
-    tail_ = &fiber;
-}
-
-void WaitQueue::link_front(Fiber& fiber) noexcept {
-    assert(!fiber.wait_queue_);
-    fiber.wait_queue_ = this;
-    fiber.queue_link_ = {nullptr, head_ ? &head_->queue_link_ : nullptr};
-    if (head_) {
-        head_->queue_link_.previous = &fiber.queue_link_;
-    } else {
-        tail_ = &fiber;
-    }
-    head_ = &fiber;
-}
-
-void WaitQueue::unlink(Fiber& fiber) noexcept {
-    using Links = IntrusiveList<Fiber, &Fiber::queue_link_>;
-    assert(fiber.wait_queue_ == this);
-    ListLink* previous = fiber.queue_link_.previous;
-    ListLink* next = fiber.queue_link_.next;
-    if (previous) {
-        previous->next = next;
-    } else {
-        head_ = next ? Links::element(next) : nullptr;
-    }
-    if (next) {
-        next->previous = previous;
-    } else {
-        tail_ = previous ? Links::element(previous) : nullptr;
-    }
-    fiber.queue_link_ = {};
-    fiber.wait_queue_ = nullptr;
 }
 
 }  // namespace culm::runtime

@@ -5,7 +5,7 @@
 
 #include "culm/runtime/scheduler.hpp"
 #include "culm/runtime/yellow_zone.hpp"
-#include "switch_hook.hpp"
+#include "embedder.hpp"
 
 namespace culm::runtime {
 
@@ -38,8 +38,8 @@ bool YellowZoneKeeper::may_open(const Stack& stack, YellowZone wanted) noexcept 
     Fiber& self = scheduler->running();
     const YellowState becomes = state_with(wanted);
     if (self.yellow_ >= becomes) return false;  // it is open, and yet it faulted
-    const auto overflown = detail::installed_hook.overflown;
-    if (!overflown || !overflown(self, becomes != YellowState::kHalfOpen)) return false;
+    const auto begins = detail::embedder.overflows.begins;
+    if (!begins || !begins(self, becomes != YellowState::kHalfOpen)) return false;
     self.yellow_ = becomes;
     return true;
 }
@@ -54,11 +54,11 @@ void YellowZoneKeeper::settle(Fiber& self) noexcept {
     const Stack stack = self.stack();
     const auto* sp = static_cast<const std::byte*>(__builtin_frame_address(0));
     if (!stack.contains(sp) || sp - stack.limit() < kShrunkBytes) return;
-    const SwitchHook& hook = detail::installed_hook;
-    if (hook.overflow_pending && hook.overflow_pending(self)) return;
+    const Overflows& overflows = detail::embedder.overflows;
+    if (overflows.is_pending && overflows.is_pending(self)) return;
     if (!close_yellow_zone(stack)) return;  // the kernel is short of memory: next time
     self.yellow_ = YellowState::kClosed;
-    if (hook.overflow_ended) hook.overflow_ended(self);
+    if (overflows.ended) overflows.ended(self);
 }
 
 void YellowZoneKeeper::leaves(Fiber& self) noexcept {
@@ -75,7 +75,7 @@ void YellowZoneKeeper::leaves(Fiber& self) noexcept {
     settle(self);
     if (self.yellow_ == YellowState::kClosed) return;
     if (self.yellow_ < YellowState::kOpen && open_yellow_zone(self.stack())) self.yellow_ = YellowState::kOpen;
-    if (detail::installed_hook.overflow_leaves) detail::installed_hook.overflow_leaves(self);
+    if (detail::embedder.overflows.leaves) detail::embedder.overflows.leaves(self);
 }
 
 // What was lent for a switch. Closed, the zone must not hold the frames of whoever closes it: a fiber with so little
@@ -87,14 +87,14 @@ void YellowZoneKeeper::takes_back(Fiber& self) noexcept {
         if (close_yellow_zone(stack)) self.yellow_ = YellowState::kClosed;
         return;
     }
-    const auto overflown = detail::installed_hook.overflown;
-    if (overflown && overflown(self, false)) self.yellow_ = YellowState::kOpen;
+    const auto begins = detail::embedder.overflows.begins;
+    if (begins && begins(self, false)) self.yellow_ = YellowState::kOpen;
 }
 
 void YellowZoneKeeper::returns(Fiber& self) noexcept {
     if (self.yellow_ == YellowState::kClosed) return;
     if (self.yellow_ == YellowState::kLent) return takes_back(self);
-    if (detail::installed_hook.overflow_returns) detail::installed_hook.overflow_returns(self);
+    if (detail::embedder.overflows.returns) detail::embedder.overflows.returns(self);
     settle(self);
 }
 

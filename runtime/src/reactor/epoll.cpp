@@ -22,7 +22,7 @@
 #include "culm/runtime/clock.hpp"
 #include "culm/runtime/reactor.hpp"
 #include "flat_array.hpp"
-#include "wait_ring.hpp"
+#include "culm/runtime/wait_ring.hpp"
 
 #ifndef SYS_epoll_pwait2
 #define SYS_epoll_pwait2 441
@@ -34,6 +34,8 @@ namespace {
 constexpr int kEventsMax = 256;
 // How often one blocking poll asks again because the buffer was full.
 constexpr int kRoundsMax = 16;
+// The size of the kernel's own signal set, which is smaller than libc's.
+constexpr std::size_t kSignalSetBytes = 8;
 constexpr std::uint32_t kAlwaysReported = EPOLLERR | EPOLLHUP;
 // The number under which the eventfd is registered; no descriptor has it.
 constexpr int kNotifyNumber = -1;
@@ -46,16 +48,23 @@ struct Entry {
 };
 static_assert(sizeof(Entry) <= 16);
 
+// All that somebody in the ring waits for.
+std::uint32_t wanted_by(const WaitRing& waits) noexcept {
+    std::uint32_t all = 0;
+    waits.for_each([&all](const Wait& wait) { all |= wait.target.descriptor.wanted; });
+    return all;
+}
+
 class EpollReactor final : public Reactor {
 public:
     ~EpollReactor() override { close_descriptors(); }
 
     Result<void> open() noexcept;
-    Result<void> watch(FdWait& wait) noexcept override;
-    void unwatch(FdWait& wait) noexcept override;
-    int poll(std::int64_t timeout_ns, OnReady on_ready, void* context) noexcept override;
+    Result<void> watch(Wait& wait) noexcept override;
+    void unwatch(Wait& wait) noexcept override;
+    int poll(std::int64_t timeout_ns, OnReady on_ready, void* context, const sigset_t* signal_mask) noexcept override;
     void forget(int fd, OnReady on_ready, void* context) noexcept override;
-    bool closed_since(const FdWait& wait) const noexcept override;
+    bool closed_since(const Wait& wait) const noexcept override;
     bool recheck(OnReady on_ready, void* context) noexcept override;
     void notify() noexcept override;
     Result<void> rebuild() noexcept override;
@@ -69,9 +78,9 @@ private:
     int control(int operation, int fd, std::uint32_t events) noexcept;
     int set_interest(int fd, Entry& entry, std::uint32_t events) noexcept;
     void withdraw(int fd, Entry& entry, std::uint32_t came) noexcept;
-    int wait_for_events(std::int64_t timeout_ns) noexcept;
+    int wait_for_events(std::int64_t timeout_ns, const sigset_t* signal_mask) noexcept;
     int serve(int fd, std::uint32_t came, bool may_withdraw, OnReady on_ready, void* context) noexcept;
-    void end_wait(Entry& entry, FdWait& wait) noexcept;
+    void end_wait(Entry& entry, Wait& wait) noexcept;
     void drain_notifications() noexcept;
     void recheck_entry(int fd, Entry& entry, OnReady on_ready, void* context) noexcept;
 
@@ -127,15 +136,15 @@ void EpollReactor::register_waits_again() noexcept {
         entry.interest = 0;
         if (entry.waits.empty()) continue;
         // One that cannot be registered is left to recheck().
-        set_interest(static_cast<int>(fd), entry, entry.waits.wanted());
-        entry.waits.for_each([this](FdWait& wait) {
+        set_interest(static_cast<int>(fd), entry, wanted_by(entry.waits));
+        entry.waits.for_each([this](Wait& wait) {
             wait.rechecked = false;
             ++unverified_;
         });
     }
 }
 
-// --- registration ---------------------------------------------------------------------------------------------------
+// --- registration ---
 
 Result<Entry*> EpollReactor::entry_for(int fd) noexcept {
     constexpr const char* kOperation = "wait for a descriptor";
@@ -167,13 +176,13 @@ int EpollReactor::set_interest(int fd, Entry& entry, std::uint32_t events) noexc
     return error;
 }
 
-Result<void> EpollReactor::watch(FdWait& wait) noexcept {
-    auto found = entry_for(wait.fd);
+Result<void> EpollReactor::watch(Wait& wait) noexcept {
+    auto found = entry_for(wait.target.descriptor.fd);
     if (!found) return found.error();
     Entry& entry = *found.value();
-    const std::uint32_t events = entry.interest | wait.wanted;
+    const std::uint32_t events = entry.interest | wait.target.descriptor.wanted;
     if (!entry.registered || events != entry.interest) {
-        const int error = set_interest(wait.fd, entry, events);
+        const int error = set_interest(wait.target.descriptor.fd, entry, events);
         if (error != 0) return Error{error, "watch a descriptor", "is it open, and of a kind that epoll takes?"};
         wait.rechecked = true;
     }
@@ -184,11 +193,11 @@ Result<void> EpollReactor::watch(FdWait& wait) noexcept {
     return {};
 }
 
-void EpollReactor::unwatch(FdWait& wait) noexcept {
-    if (wait.link.linked()) end_wait(entries_[static_cast<std::size_t>(wait.fd)], wait);
+void EpollReactor::unwatch(Wait& wait) noexcept {
+    if (wait.link.linked()) end_wait(entries_[static_cast<std::size_t>(wait.target.descriptor.fd)], wait);
 }
 
-void EpollReactor::end_wait(Entry& entry, FdWait& wait) noexcept {
+void EpollReactor::end_wait(Entry& entry, Wait& wait) noexcept {
     entry.waits.remove(wait);
     --waiting_;
     if (!wait.rechecked) --unverified_;
@@ -197,7 +206,7 @@ void EpollReactor::end_wait(Entry& entry, FdWait& wait) noexcept {
 void EpollReactor::forget(int fd, OnReady on_ready, void* context) noexcept {
     if (fd < 0 || static_cast<std::size_t>(fd) >= entries_.size()) return;
     Entry& entry = entries_[static_cast<std::size_t>(fd)];
-    while (FdWait* wait = entry.waits.front()) {
+    while (Wait* wait = entry.waits.front()) {
         end_wait(entry, *wait);
         wait->closed = true;
         on_ready(*wait, context);
@@ -209,15 +218,15 @@ void EpollReactor::forget(int fd, OnReady on_ready, void* context) noexcept {
     ++entry.closes;
 }
 
-bool EpollReactor::closed_since(const FdWait& wait) const noexcept {
-    const auto index = static_cast<std::size_t>(wait.fd);
+bool EpollReactor::closed_since(const Wait& wait) const noexcept {
+    const auto index = static_cast<std::size_t>(wait.target.descriptor.fd);
     return index < entries_.size() && entries_[index].closes != wait.closes;
 }
 
 // Nobody waits for what came, and epoll would go on reporting it. Errors and hang-ups are always reported: only
 // unregistering helps against them.
 void EpollReactor::withdraw(int fd, Entry& entry, std::uint32_t came) noexcept {
-    const std::uint32_t wanted = entry.waits.wanted();
+    const std::uint32_t wanted = wanted_by(entry.waits);
     const bool unregister = entry.waits.empty() && (came & kAlwaysReported) != 0;
     const int error = control(unregister ? EPOLL_CTL_DEL : EPOLL_CTL_MOD, fd, wanted);
     entry.registered = error == 0 && !unregister;
@@ -231,36 +240,36 @@ bool EpollReactor::recheck(OnReady on_ready, void* context) noexcept {
     for (std::size_t fd = 0; fd < entries_.size() && unverified_ > 0; ++fd) {
         Entry& entry = entries_[fd];
         bool verified = true;
-        entry.waits.for_each([&](FdWait& wait) { verified = verified && wait.rechecked; });
+        entry.waits.for_each([&](Wait& wait) { verified = verified && wait.rechecked; });
         if (!verified) recheck_entry(static_cast<int>(fd), entry, on_ready, context);
     }
     return true;
 }
 
 void EpollReactor::recheck_entry(int fd, Entry& entry, OnReady on_ready, void* context) noexcept {
-    const int error = set_interest(fd, entry, entry.waits.wanted());
+    const int error = set_interest(fd, entry, wanted_by(entry.waits));
     if (error == 0) {
-        entry.waits.for_each([this](FdWait& wait) {
+        entry.waits.for_each([this](Wait& wait) {
             if (!wait.rechecked) --unverified_;
             wait.rechecked = true;
         });
         return;
     }
-    while (FdWait* wait = entry.waits.front()) {
+    while (Wait* wait = entry.waits.front()) {
         end_wait(entry, *wait);
         wait->closed = error != EPERM;
-        wait->ready = error == EPERM ? wait->wanted : EPOLLERR;
+        wait->target.descriptor.ready = error == EPERM ? wait->target.descriptor.wanted : std::uint16_t{EPOLLERR};
         on_ready(*wait, context);
     }
 }
 
-// --- polling --------------------------------------------------------------------------------------------------------
+// --- polling ---
 
-int EpollReactor::poll(std::int64_t timeout_ns, OnReady on_ready, void* context) noexcept {
+int EpollReactor::poll(std::int64_t timeout_ns, OnReady on_ready, void* context, const sigset_t* signal_mask) noexcept {
     const bool blocks = timeout_ns != 0;
     int served = 0;
     for (int round = 0; round < kRoundsMax; ++round) {
-        const int count = wait_for_events(round == 0 ? timeout_ns : 0);
+        const int count = wait_for_events(round == 0 ? timeout_ns : 0, signal_mask);
         if (count < 0) return served > 0 ? served : count;
         for (int i = 0; i < count; ++i) {
             const epoll_event& event = events_[static_cast<std::size_t>(i)];
@@ -281,11 +290,11 @@ int EpollReactor::poll(std::int64_t timeout_ns, OnReady on_ready, void* context)
 }
 
 // The number of events, or a negative errno.
-int EpollReactor::wait_for_events(std::int64_t timeout_ns) noexcept {
+int EpollReactor::wait_for_events(std::int64_t timeout_ns, const sigset_t* signal_mask) noexcept {
     if (has_pwait2_ && timeout_ns != 0 && timeout_ns != kNever) {
         timespec timeout{timeout_ns / 1'000'000'000, timeout_ns % 1'000'000'000};
         const long count =
-            ::syscall(SYS_epoll_pwait2, epoll_fd_, events_.data(), kEventsMax, &timeout, nullptr, std::size_t{0});
+            ::syscall(SYS_epoll_pwait2, epoll_fd_, events_.data(), kEventsMax, &timeout, signal_mask, kSignalSetBytes);
         if (count >= 0) return static_cast<int>(count);
         if (errno != ENOSYS) return -errno;
         has_pwait2_ = false;
@@ -293,7 +302,7 @@ int EpollReactor::wait_for_events(std::int64_t timeout_ns) noexcept {
     // Rounded up: returning before the deadline would only mean another turn.
     const std::int64_t timeout_ms = timeout_ns / 1'000'000 + (timeout_ns % 1'000'000 != 0 ? 1 : 0);
     const int bounded_ms = timeout_ns == kNever ? -1 : timeout_ms > INT_MAX ? INT_MAX : static_cast<int>(timeout_ms);
-    const int count = ::epoll_wait(epoll_fd_, events_.data(), kEventsMax, bounded_ms);
+    const int count = ::epoll_pwait(epoll_fd_, events_.data(), kEventsMax, bounded_ms, signal_mask);
     return count >= 0 ? count : -errno;
 }
 
@@ -303,13 +312,13 @@ int EpollReactor::serve(int fd, std::uint32_t came, bool may_withdraw, OnReady o
     const bool for_all = (came & kAlwaysReported) != 0;
     std::uint32_t unclaimed = came & ~kAlwaysReported;
     int served = 0;
-    FdWait* next = entry.waits.front();
+    Wait* next = entry.waits.front();
     while (next) {
-        FdWait& wait = *next;
+        Wait& wait = *next;
         next = entry.waits.after(wait);
-        if (!for_all && (wait.wanted & unclaimed) == 0) continue;
-        wait.ready = came & (wait.wanted | kAlwaysReported);
-        unclaimed &= ~(wait.wanted & ~std::uint32_t{EPOLLRDHUP});  // a half-closed peer concerns every reader
+        if (!for_all && (wait.target.descriptor.wanted & unclaimed) == 0) continue;
+        wait.target.descriptor.ready = static_cast<std::uint16_t>(came & (wait.target.descriptor.wanted | kAlwaysReported));
+        unclaimed &= ~(wait.target.descriptor.wanted & ~std::uint32_t{EPOLLRDHUP});  // a half-closed peer concerns every reader
         end_wait(entry, wait);
         on_ready(wait, context);
         ++served;

@@ -7,15 +7,14 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cassert>
 #include <cerrno>
-#include <climits>
+#include <ctime>
 #include <vector>
 
 #include "culm/runtime/clock.hpp"
 #include "culm/runtime/reactor.hpp"
-#include "wait_ring.hpp"
+#include "culm/runtime/wait_ring.hpp"
 
 namespace culm::runtime {
 namespace {
@@ -33,24 +32,24 @@ public:
     SimulatedReactorOnVectors() { open(); }
     ~SimulatedReactorOnVectors() override { close_descriptors(); }
 
-    Result<void> watch(FdWait& wait) noexcept override {
-        if (wait.fd < 0) return Error{EBADF, "wait for a descriptor", "the descriptor is not open"};
-        Descriptor& known = descriptor(wait.fd);
+    Result<void> watch(Wait& wait) noexcept override {
+        if (wait.target.descriptor.fd < 0) return Error{EBADF, "wait for a descriptor", "the descriptor is not open"};
+        Descriptor& known = descriptor(wait.target.descriptor.fd);
         known.waits.push_back(wait);
         wait.closes = known.closes;
         ++waiting_;
         return {};
     }
-    void unwatch(FdWait& wait) noexcept override {
+    void unwatch(Wait& wait) noexcept override {
         if (wait.link.linked()) end_wait(wait);
     }
 
-    int poll(std::int64_t timeout_ns, OnReady on_ready, void* context) noexcept override {
+    int poll(std::int64_t timeout_ns, OnReady on_ready, void* context, const sigset_t* signal_mask) noexcept override {
         const int served = serve_all(on_ready, context);
         if (served > 0 || timeout_ns == 0) return served;
         pollfd notification{notify_fd_, POLLIN, 0};
-        const std::int64_t timeout_ms = timeout_ns == kNever ? -1 : timeout_ns / 1'000'000 + 1;
-        const int count = ::poll(&notification, 1, static_cast<int>(std::min<std::int64_t>(timeout_ms, INT_MAX)));
+        timespec timeout{timeout_ns / 1'000'000'000, timeout_ns % 1'000'000'000};
+        const int count = ::ppoll(&notification, 1, timeout_ns == kNever ? nullptr : &timeout, signal_mask);
         if (count < 0) return -errno;
         std::uint64_t notifications;
         static_cast<void>(!::read(notify_fd_, &notifications, sizeof notifications));
@@ -62,20 +61,20 @@ public:
         Descriptor& known = descriptor(fd);
         known.ready = 0;
         ++known.closes;
-        while (FdWait* wait = known.waits.front()) {
+        while (Wait* wait = known.waits.front()) {
             end_wait(*wait);
             wait->closed = true;
             on_ready(*wait, context);
         }
     }
-    bool closed_since(const FdWait& wait) const noexcept override {
-        const auto index = static_cast<std::size_t>(wait.fd);
+    bool closed_since(const Wait& wait) const noexcept override {
+        const auto index = static_cast<std::size_t>(wait.target.descriptor.fd);
         return index < descriptors_.size() && descriptors_[index].closes != wait.closes;
     }
     bool recheck(OnReady, void*) noexcept override {
         bool any = false;
         for (Descriptor& known : descriptors_) {
-            known.waits.for_each([&any](FdWait& wait) {
+            known.waits.for_each([&any](Wait& wait) {
                 any = any || !wait.rechecked;
                 wait.rechecked = true;
             });
@@ -108,8 +107,8 @@ private:
         if (index >= descriptors_.size()) descriptors_.resize(index + 1);
         return descriptors_[index];
     }
-    void end_wait(FdWait& wait) noexcept {
-        descriptor(wait.fd).waits.remove(wait);
+    void end_wait(Wait& wait) noexcept {
+        descriptor(wait.target.descriptor.fd).waits.remove(wait);
         --waiting_;
     }
     int serve_all(OnReady on_ready, void* context) noexcept {
@@ -121,13 +120,13 @@ private:
         const std::uint32_t came = known.ready;
         std::uint32_t unclaimed = came;
         int served = 0;
-        FdWait* next = known.waits.front();
+        Wait* next = known.waits.front();
         while (next) {
-            FdWait& wait = *next;
+            Wait& wait = *next;
             next = known.waits.after(wait);
-            if ((came & kForAll) == 0 && (wait.wanted & unclaimed) == 0) continue;
-            wait.ready = came & (wait.wanted | kForAll);
-            unclaimed &= ~(wait.wanted & ~std::uint32_t{EPOLLRDHUP});
+            if ((came & kForAll) == 0 && (wait.target.descriptor.wanted & unclaimed) == 0) continue;
+            wait.target.descriptor.ready = static_cast<std::uint16_t>(came & (wait.target.descriptor.wanted | kForAll));
+            unclaimed &= ~(wait.target.descriptor.wanted & ~std::uint32_t{EPOLLRDHUP});
             end_wait(wait);
             on_ready(wait, context);
             ++served;

@@ -1,7 +1,7 @@
 // The control block of a fiber: its saved context, its state and the links by which the runtime finds it.
 //
 // Control blocks lie in dense slabs off the stacks, so that a parked fiber costs one page of stack and under 200 bytes
-// here. Nothing the runtime links (queues, timers) lies on a stack.
+// here. Nothing the runtime links (queues, timers, inboxes) lies on a stack.
 // Invariant: only Fiber::move_to changes the state, and only along the table of legal moves (is_legal_move).
 #pragma once
 
@@ -12,7 +12,9 @@
 #include "culm/context.hpp"
 #include "culm/runtime/clock.hpp"
 #include "culm/runtime/intrusive_list.hpp"
-#include "culm/runtime/wait_queue.hpp"
+#include "culm/runtime/task.hpp"
+#include "culm/runtime/wait.hpp"
+#include "culm/runtime/wait_ring.hpp"
 #include "culm/stack.hpp"
 #include "culm/strategy_pool.hpp"
 
@@ -20,11 +22,15 @@ namespace culm::runtime {
 
 class Scheduler;
 
+namespace interpose {
+struct FiberNotes;
+}
+
 enum class FiberState : std::uint8_t {
-    kNew,       // created or spawned elsewhere, holds a promise of a stack; linked nowhere
+    kNew,       // just made from a task, holds a promise of a stack; linked nowhere
     kReady,     // in its scheduler's run queue; has a stack unless it never ran
     kRunning,   // its scheduler's running(); linked nowhere
-    kParked,    // waits: in at most one WaitQueue, in the timer queue if it has a deadline, FdWaits in the reactor
+    kParked,    // waits: its records are linked into what it waits for, and it is in the timer queue if it has a deadline
     kFinished,  // its body has returned (its stack goes back to the pool), or it was discarded or abandoned
 };
 
@@ -38,26 +44,6 @@ constexpr bool is_legal_move(FiberState from, FiberState to) noexcept {
     return (kMoves >> (static_cast<unsigned>(from) * 8 + static_cast<unsigned>(to)) & 1) != 0;
 }
 
-// Why a parked fiber was made ready.
-enum class Wake : std::uint8_t {
-    kNotified,     // what it waited for happened
-    kTimeout,      // its deadline passed first
-    kCancelled,    // Scheduler::cancel
-    kInterrupted,  // a signal arrived on this thread: look at pending signals, then wait on or give up
-    kClosed,       // the file descriptor it waited for is being closed by another fiber
-};
-
-// What a parked fiber waits for: shown by tools, and the gate for unpark and switch_to.
-enum class WaitKind : std::uint8_t {
-    kNone,
-    kPermit,  // Scheduler::park or switch_to: only unpark, switch_to or its deadline ends it
-    kJoin,
-    kSleep,
-    kFd,
-    kLock,   // a semaphore or lock at wait_object()
-    kQueue,  // any other wait queue
-};
-
 // The yellow zone of a running fiber's stack (overflow.hpp).
 enum class YellowState : std::uint8_t {
     kClosed,
@@ -69,30 +55,22 @@ enum class YellowState : std::uint8_t {
 
 class Fiber {
 public:
-    // Runs on the fiber's stack; when it returns the fiber is finished. Must not let an exception out.
-    using Body = void (*)(Fiber& self, void* argument);
+    using Body = Task::Body;
 
     // For the embedding language: its object. Not touched by the runtime.
     void* host = nullptr;
     // Bytes near the stack base that the host keeps for itself; the context starts below them. Set before start.
-    std::uint32_t host_stack_bytes = 0;
-    // pthread mutexes that interposition saw this fiber take and not release yet.
-    std::uint16_t held_mutexes = 0;
-    // Interposition has told the interpreter this fiber's identity at least once.
-    bool identity_asked = false;
-    // A wait for a lock has failed because of cancel(), and the language has not raised that yet.
-    bool lock_cancelled = false;
+    std::uint16_t host_stack_bytes = 0;
 
     FiberState state() const noexcept { return state_; }
     WaitKind wait_kind() const noexcept { return wait_kind_; }
     // kFd: the (first) descriptor; kLock and kQueue: an address; kJoin: the id of the fiber waited for; else 0.
-    std::uintptr_t wait_object() const noexcept { return wait_object_; }
-    std::uint64_t id() const noexcept { return id_; }  // 1, 2, 3... within the process, never reused
+    std::uintptr_t wait_object() const noexcept;
+    std::uint64_t id() const noexcept { return id_; }  // of new_fiber_id()
     Scheduler& scheduler() const noexcept { return *scheduler_; }
     bool is_main() const noexcept { return is_main_; }  // the OS thread's own flow of control
     // A value as unique among live fibers and threads as pthread_self(): pthread_self() itself for a main fiber.
-    unsigned long identity() const noexcept { return identity_; }
-    std::int64_t deadline_ns() const noexcept { return deadline_ns_; }
+    unsigned long identity() const noexcept;
 
     // Empty before the first run, after the end, and for a main fiber.
     Stack stack() const noexcept { return Stack{stack_base_, stack_class_}; }
@@ -117,29 +95,85 @@ public:
     const char* name() const noexcept { return name_; }
     void set_name(const char* name) noexcept;
 
+    // What its task was given, until it runs for the first time. The host may take it out before.
+    void* argument() const noexcept { return has_not_run() ? own_.value : nullptr; }
+    void* take_argument() noexcept;
+
+    // What unpark() or switch_to() has sent and the fiber has not received: for whoever has to keep it alive. The first
+    // belongs to the wait that it ends, the second is a permit that waits for the fiber's next park().
+    void* value_sent() const noexcept;
+    void* value_of_permit() const noexcept { return permit_value_; }
+    // For a fiber that will not run again: the values, taken out.
+    void* take_value_sent() noexcept;
+    void* take_value_of_permit() noexcept;
+
     // References keep the control block, not the fiber's execution. Thread-safe.
     void retain() noexcept { references_.fetch_add(1, std::memory_order_relaxed); }
     void release() noexcept;
 
     YellowState yellow_state() const noexcept { return yellow_; }
-    bool cancel_requested() const noexcept { return cancel_requested_; }
+    // cancel() was called and no wait has ended with it yet.
+    bool cancel_requested() const noexcept { return is_cancelled_; }
+    // The innermost scope it has entered; null: only its own outermost one.
+    Scope* current_scope() const noexcept { return scope_; }
 
     Fiber(const Fiber&) = delete;
     Fiber& operator=(const Fiber&) = delete;
 
 private:
     friend class Scheduler;
-    friend class WaitQueue;
+    friend class Scope;
+    friend class Inbox;
+    friend class ParkingLot;
     friend class TimerQueue;
     friend class FiberSlab;
     friend class RunQueue;
     friend class Shrinker;
     friend struct YellowZoneKeeper;
-    friend struct FiberProbe;  // tests: reaches move_to
+    friend struct interpose::FiberNotes;
+    friend struct FiberProbe;  // tests: reaches move_to and the tickets
     Fiber() = default;
     ~Fiber() = default;
 
+    // What other OS threads ask of a fiber's own thread: bits of requests_.
+    enum Request : std::uint8_t {
+        kWoken = 1,           // a completion has claimed the ticket: make the fiber ready
+        kCancel = 2,          // cancel it
+        kPermit = 4,          // the permit's value has been written: end a wait for it, or leave it
+        kJoined = 8,          // somebody has linked himself into the parking lot to wait for the end
+        kAllRequests = 0x0f,
+        kPermitTaken = 0x80,  // no request: permit_value_ is in use
+    };
+
     void move_to(FiberState next) noexcept;
+    bool has_not_run() const noexcept { return has_reservation_; }
+
+    // --- the ticket: open, claimed by one of the fiber's records, or none
+    static constexpr Ticket kClaimed = 0x80000000;  // with the index of the record that won
+    // Claims the ticket for a record of this fiber. False: the wait is over or another record has won. Waits that only
+    // the fiber's own thread can complete need no atomic exchange.
+    bool claim(const Wait& wait, std::uint32_t index) noexcept {
+        Ticket expected = wait.ticket;
+        if (!is_shared_wait_) {
+            if (ticket_.load(std::memory_order_relaxed) != expected) return false;
+            ticket_.store(kClaimed | index, std::memory_order_relaxed);
+            return true;
+        }
+        return claim_shared(expected, index);
+    }
+    bool claim_shared(Ticket expected, std::uint32_t index) noexcept {
+        return ticket_.compare_exchange_strong(expected, kClaimed | index, std::memory_order_acq_rel);
+    }
+    bool is_claimed() const noexcept { return (ticket_.load(std::memory_order_acquire) & kClaimed) != 0; }
+
+    static const Fiber& fiber_joined_through(const void* joiners) noexcept;
+
+    // The fiber whose own record this is.
+    static Fiber& of(Wait& own) noexcept {
+        alignas(8) static char probe[192];
+        const auto distance = reinterpret_cast<char*>(&(reinterpret_cast<Fiber*>(probe)->own_)) - probe;
+        return *reinterpret_cast<Fiber*>(reinterpret_cast<char*>(&own) - distance);
+    }
 
     // Shifts the hot first lines of each stack to other cache sets: (page number mod colours) cache lines. Strides are
     // odd numbers of pages, so that neighbours differ. Where the host keeps part of the page there is less to give
@@ -155,46 +189,48 @@ private:
     }
 
     // First cache line, together with the public members above: what a switch touches.
+    std::uint16_t interposition_ = 0;  // interpose::FiberNotes
+    // Written by the fiber's own thread when a wait begins and ends; by a completion, whatever its thread, when it
+    // claims a wait that is shared.
+    std::atomic<Ticket> ticket_{0};
     Context context_;
     FiberState state_ = FiberState::kNew;
     WaitKind wait_kind_ = WaitKind::kNone;
     Wake wake_ = Wake::kNotified;
     StackClass stack_class_ : 4 = kDefaultStackClass;
     StrategyIndex stack_strategy_ : 4 = kArenaIndex;
-    bool has_permit_ = false;
-    bool cancel_requested_ = false;
+    bool has_permit_ : 1 = false;
+    bool is_cancelled_ : 1 = false;    // its outermost scope is, and no wait has ended with it yet
+    bool is_shared_wait_ : 1 = false;  // the present wait may be completed on other OS threads
+    bool has_remote_joiners_ : 1 = false;
     bool has_reservation_ : 1 = false;  // a stack is promised and not taken yet: the fiber never ran
     bool is_main_ : 1 = false;
-    YellowState yellow_ : 3 = YellowState::kClosed;  // written by the fault handler, on the fiber's own thread
+    YellowState yellow_ = YellowState::kClosed;  // written by the fault handler, on the fiber's own thread
     std::uint8_t left_epoch_ = 1;        // the shrinker's, when it last left the processor; 0: looked at since then
+    std::atomic<std::uint8_t> requests_{0};  // bits of Request, set by any thread, taken by the fiber's own
     void* caught_exceptions_ = nullptr;  // __cxa_eh_globals of this fiber
     std::uint32_t uncaught_exceptions_ = 0;
     std::int32_t errno_ = 0;
-    ListLink queue_link_;  // run queue or one wait queue
+    // Its own record of a wait; before the first run `value` is the task's argument and `target.key` its body. The link
+    // at its beginning, the last of the first cache line, is also the one of the run queue.
+    Wait own_;
 
-    // Second: what waiting, starting and finishing touch.
+    // The rest of the second line: what starting and finishing touch.
     std::byte* stack_base_ = nullptr;
-    WaitQueue* wait_queue_ = nullptr;
-    std::uintptr_t wait_object_ = 0;
-    std::int64_t deadline_ns_ = kNever;
+    Scheduler* scheduler_ = nullptr;
     std::uint32_t timer_index_ = UINT32_MAX;  // place in the timer heap
     std::atomic<std::uint32_t> references_{1};
-    Scheduler* scheduler_ = nullptr;
-    Body body_ = nullptr;
+    Scope* scope_ = nullptr;  // the innermost it is in; null: its own outermost one, which is is_cancelled_
 
-public:
-    // What the body gets. The host may change it until then.
-    void* argument = nullptr;
-
-private:
     // Third: the rest.
     ListLink all_link_;  // every started, unfinished fiber of the scheduler but the main one
     char* name_ = nullptr;
     std::uint64_t id_ = 0;
-    unsigned long identity_ = 0;
     std::uint32_t peak_kb_ = 0;
     std::uint32_t excess_pages_ = 0;  // the shrinker's: in memory, not needed while parked, not given back yet
-    WaitQueue joiners_;
+    WaitRing joiners_;                // of its own scheduler; others wait in the parking lot
+    Fiber* next_request_ = nullptr;   // in its scheduler's inbox, under the inbox's lock
+    void* permit_value_ = nullptr;    // written by whoever has set kPermitTaken
 };
 
 }  // namespace culm::runtime

@@ -22,7 +22,7 @@ ssize_t receive(int fd, void* buffer, std::size_t bytes, std::int64_t deadline_n
 // Sends all of it, or fails (EPIPE without the signal); the number of bytes sent before an error is lost, as with a
 // blocking socket.
 ssize_t send_all(int fd, const void* buffer, std::size_t bytes, std::int64_t deadline_ns = runtime::kNever) noexcept;
-// Tells the scheduler, then closes. Fibers that wait for the descriptor get EBADF.
+// Tells the fibers that wait for the descriptor, on whatever thread, then closes it. They get EBADF.
 int close(int fd) noexcept;
 
 }  // namespace culm::io

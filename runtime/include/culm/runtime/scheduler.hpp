@@ -2,11 +2,12 @@
 // straight to it; with none runnable it polls the reactor on its own stack.
 //
 // The run queue is first in first out. After kSwitchesPerLook switches the scheduler looks at timers, the reactor and
-// calls from other threads even if fibers are runnable, so that a ready socket waits for a bounded time.
+// the requests of other threads even if fibers are runnable, so that a ready socket waits for a bounded time.
 // All members are for the owning OS thread unless marked thread-safe.
 // Invariant: exactly one fiber per scheduler is kRunning, and it is the one whose stack the OS thread is on.
 #pragma once
 
+#include <csignal>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -16,7 +17,8 @@
 #include "culm/runtime/fiber.hpp"
 #include "culm/runtime/reactor.hpp"
 #include "culm/runtime/scheduler_options.hpp"
-#include "culm/runtime/switch_hook.hpp"
+#include "culm/runtime/task.hpp"
+#include "culm/runtime/wait.hpp"
 #include "culm/stack.hpp"
 
 namespace culm {
@@ -24,6 +26,20 @@ class StackPool;
 }
 
 namespace culm::runtime {
+
+// How park() or switch_to() ended, and what unpark() or switch_to() sent if it was that (else null).
+struct Woken {
+    Wake wake;
+    void* value;
+    operator Wake() const noexcept { return wake; }  // NOLINT: most callers ask for nothing else
+};
+
+// What became of a value for another fiber.
+enum class Sent : std::uint8_t {
+    kSent,    // the fiber receives it, now or at its next park()
+    kBusy,    // a permit is on its way to the fiber already: the value was not taken
+    kClosed,  // the fiber's thread has ended: the value was not taken
+};
 
 class Scheduler {
 public:
@@ -37,21 +53,24 @@ public:
     static Result<Scheduler*> create(SchedulerOptions options) noexcept;
     // Takes the calling thread's scheduler away; nothing to do if there is none. EBUSY (and nothing changes) unless the
     // main fiber calls and no other fiber is unfinished, except those given up by abandon(). The object itself lives on
-    // until the last of its control blocks has been released, so that fiber.scheduler().post() stays defined.
+    // until the last of its control blocks has been released, so that a fiber's scheduler can always be asked.
     static Result<void> close_current() noexcept;
-    static Result<void> close_at_thread_end() noexcept;  // the same, but fibers that are kNew stay so for good
+    // The same at the end of a thread, for a host: fibers that were made and not started do not matter.
+    static Result<void> close_at_thread_end() noexcept;
 
-    // --- fibers -----------------------------------------------------------------------------------------------------
-    // A new fiber in state kNew, owned by the caller (release() it). ENOMEM when no stack can be promised.
-    Result<Fiber*> new_fiber(Fiber::Body body, void* argument, StackClass size_class = kDefaultStackClass,
-                             const StackStrategy* strategy = nullptr) noexcept;
+    // --- fibers ---
+    // A new fiber in state kNew, owned by the caller (release() it), to be started, switched to or discarded at once.
+    // ENOMEM when no stack can be promised, EINVAL for a stack strategy that fibers cannot have.
+    Result<Fiber*> new_fiber(const Task& task) noexcept;
     // kNew -> kReady, at the end of the run queue. The runtime holds a reference until the fiber has finished.
     void start(Fiber& fiber) noexcept;
-    // A kNew fiber will not be run: gives its promise of a stack back and finishes it (joiners are woken).
+    // Both in one.
+    Result<Fiber*> start(const Task& task) noexcept;
+    // A kNew fiber will not be run: gives its promises back and finishes it.
     void discard(Fiber& fiber) noexcept;
 
     // A ready or parked fiber will never run again. Nothing is unwound; its stack is not used again either, because
-    // what its frames linked elsewhere still points there. Joiners are woken.
+    // what its frames linked elsewhere still points there. Whoever joined it is woken.
     void abandon(Fiber& fiber) noexcept;
 
     Fiber& running() noexcept { return *running_; }
@@ -61,54 +80,65 @@ public:
     // Calls visit for each started, unfinished fiber but the main one; visit must not switch, start or finish any.
     void for_each_fiber(void (*visit)(Fiber& fiber, void* context), void* context) noexcept;
 
-    // --- waiting. All of these switch; the running fiber is the caller -----------------------------------------------
-    // Parks until wake(). The caller has linked itself wherever its waker will look. The basis of all others.
-    Wake block(WaitKind kind, std::uintptr_t object, std::int64_t deadline_ns) noexcept;
+    // --- waiting. All of these switch; the running fiber is the caller ---
     // Takes the permit if unpark() left one, else parks until unpark(), switch_to() or the deadline.
-    Wake park(std::int64_t deadline_ns = kNever) noexcept;
+    Woken park(std::int64_t deadline_ns = kNever) noexcept;
     Wake sleep_until(std::int64_t deadline_ns) noexcept;  // kTimeout is the normal end
     void yield_now() noexcept;                            // to the end of the run queue; returns at once if alone
+    // Until the fiber has finished, whatever thread it belongs to. A fiber that joins itself ends the process with a
+    // sentence.
     Wake join(Fiber& fiber, std::int64_t deadline_ns = kNever) noexcept;
+    // The same for a task that has an id and was not started when this was called; it must have may_be_joined set when
+    // it starts, or be given up with forget_task().
+    Wake join_task(std::uint64_t id, std::int64_t deadline_ns = kNever) noexcept;
     // kNotified with request.ready set; at once (ready = wanted) for descriptors that are always ready.
-    // A descriptor that cannot be watched (not open, no memory) gives kNotified with ready = EPOLLERR.
+    // A descriptor that cannot be watched (not open, no memory) gives kNotified with ready = kFdInvalid or kFdFailed.
     Wake wait_fd(FdRequest& request, std::int64_t deadline_ns = kNever) noexcept;
     Wake wait_fds(std::span<FdRequest> requests, std::int64_t deadline_ns = kNever) noexcept;
-    // Straight to `target`, past the run queue; the caller stays suspended as by park(). The target must be kNew or
-    // parked with WaitKind::kPermit, of this scheduler and not the caller: asserted.
-    Wake switch_to(Fiber& target) noexcept;
+    // Straight to `target`, past the run queue, with a value for it; the caller stays suspended as by park(). The target
+    // must be kNew (then it is sent nothing) or parked with WaitKind::kPermit, of this scheduler and not the caller:
+    // asserted.
+    Woken switch_to(Fiber& target, void* value = nullptr) noexcept;
     // The same, but the caller goes to the front of the run queue: it continues when the target parks or finishes.
     void run_now(Fiber& target) noexcept;
 
-    // --- waking. None of these switches -----------------------------------------------------------------------------
-    // kParked -> kReady with that reason, out of every queue. No effect on a fiber that is not parked, nor (kNotified,
-    // kClosed) on one that waits for a permit.
-    void wake(Fiber& fiber, Wake reason) noexcept;
-    // Ends a kPermit wait, or leaves a permit for the next park(). Same thread only.
-    void unpark(Fiber& fiber) noexcept;
-    // The fiber's current or next wait returns kCancelled, once. A kNew fiber is discarded.
-    void cancel(Fiber& fiber) noexcept;
+    // --- the steps of a wait (wait.hpp), for whoever makes something new to wait for ---
+    // Opens a ticket for the running fiber and hands out its record, to be linked by the caller. `is_shared`: it may be
+    // completed on other OS threads.
+    Wait& begin_wait(WaitKind kind, const void* key, bool is_shared = false) noexcept;
+    // Parks until the wait is completed, the deadline passes, the fiber is cancelled or a signal interrupts it.
+    // Switches.
+    Wake await(std::int64_t deadline_ns) noexcept;
+    // Instead of await(): the fiber will not wait after all. True if the wait had been completed already.
+    bool give_up_wait() noexcept;
+    // Ends the wait that this record belongs to, unless it is over or another of the fiber's records has won. The record
+    // is linked nowhere any more. On the fiber's own thread. False: the fiber was not woken by this.
+    bool complete(Wait& wait, void* value = nullptr, Wake reason = Wake::kNotified) noexcept;
+    // The same from any OS thread, for a shared wait. Cannot fail for want of memory.
+    static bool complete_shared(Wait& wait, void* value = nullptr) noexcept;
+
+    // --- waking. None of these switches ---
+    // Ends a kPermit wait, or leaves a permit for the next park(), with a value. Thread-safe; the caller holds a
+    // reference to the fiber. A permit without a value on top of another is the same permit.
+    static Sent unpark(Fiber& fiber, void* value = nullptr) noexcept;
+    // The fiber's current or next wait ends with kCancelled, once. A kNew fiber is discarded. Thread-safe likewise (a
+    // kNew fiber belongs to its maker). False: its thread has ended.
+    static bool cancel(Fiber& fiber) noexcept;
+    // Whoever waits in join_task() for a task that will not be started goes on. Thread-safe.
+    static void forget_task(std::uint64_t id) noexcept;
     // Wakes the main fiber with kInterrupted, ahead of the run queue, if it is parked.
     void interrupt_main() noexcept;
-    // The descriptor is about to be closed: its waiters return kClosed.
+    // The descriptor is about to be closed: its waiters on this thread return kClosed.
     void forget_fd(int fd) noexcept;
 
-    // --- from other OS threads: thread-safe -------------------------------------------------------------------------
     // Runs call(scheduler, argument) on the owning thread soon (at its next look), between two fibers: it may wake and
     // start fibers, not switch. False: the scheduler is closed or memory ran out, the call will not run. Wakes the
-    // thread if it is idle. The caller holds a reference to one of the scheduler's fibers, or knows that it is open.
+    // thread if it is idle. Thread-safe. The caller holds a reference to one of the scheduler's fibers, or knows that it
+    // is open.
     using RemoteCall = void (*)(Scheduler& scheduler, void* argument);
     bool post(RemoteCall call, void* argument) noexcept;
 
-    // --- fork and exit ----------------------------------------------------------------------------------------------
-    // Called in the child by the thread that forked: rebuilds the reactor. Unless keep_fibers, every fiber but the
-    // running one is abandoned. If that includes the main fiber, the process exits with status 0 when the last fiber
-    // has finished, as a process does when its last thread ends.
-    void after_fork_in_child(bool keep_fibers) noexcept;
-    // Called in the child for schedulers whose threads are gone: all of them but current(), unless null.
-    static void abandon_other_schedulers() noexcept;
-    bool lost_in_fork() const noexcept { return lost_in_fork_; }  // such a one: its fibers are the parent's
-
-    // --- memory -----------------------------------------------------------------------------------------------------
+    // --- memory ---
     StackPool& stack_pool() noexcept;
     std::size_t trim() noexcept;        // what shrink.hpp says, at once; returns how many stacks gave something back
     bool exact_peaks() const noexcept;  // ShrinkSettings::exact_peaks, as followed by now
@@ -119,6 +149,8 @@ public:
     unsigned long thread_identity() const noexcept;  // pthread_self() of the owning thread
     // True while the scheduler itself is at work (polling, choosing): an interposed call then behaves like libc.
     bool at_work() const noexcept { return at_work_; }
+    // In a forked child: its thread did not survive, and its fibers are the parent's.
+    bool lost_in_fork() const noexcept { return lost_in_fork_; }
 
     static Fiber* fiber_of_stack(const Stack& stack) noexcept;  // whose it is; async-signal-safe, current thread only
 
@@ -129,9 +161,13 @@ public:
 private:
     friend class Fiber;
     friend class Inbox;
-    friend class WaitQueue;
+    friend class Scope;
     friend class SchedulerRegistry;
+    friend class ParkingLot;
+    friend class ClosingNotices;
+    friend class WaitQueue;
     friend struct ThreadExit;
+    friend struct Forking;
     struct Parts;  // queues, pool, slab, inbox: everything a bare switch does not need
 
     Scheduler() noexcept;
@@ -139,42 +175,66 @@ private:
     // scheduler.cpp: choosing, switching, making and finishing
     bool suspend(Fiber& self) noexcept;                          // Switches: to the next runnable fiber
     void swap(Fiber& from, Fiber& to, bool from_ends) noexcept;  // Switches: to that fiber
-    Wake cross(Fiber& self, Fiber& target) noexcept;             // Switches: to that fiber
-    void take_straight(Fiber& target) noexcept;
+    Woken cross(Fiber& self, Fiber& target) noexcept;            // Switches: to that fiber
+    void take_straight(Fiber& target, void* value) noexcept;
     Fiber& next_runnable(Fiber& self) noexcept;
     void give_stack(Fiber& fiber) noexcept;
     static void run_body(void* fiber) noexcept;
     [[noreturn]] void finish(Fiber& self) noexcept;
     void bury_finished() noexcept;
-    void make_ready(Fiber& fiber, Wake reason) noexcept;
-    void leave_queues(Fiber& fiber) noexcept;
+    void give_back_stack(Fiber& fiber) noexcept;
+    void leave_outermost_scope(Fiber& self) noexcept;
     Fiber* new_main_fiber() noexcept;
     void admit(Fiber& fiber) noexcept;
     void dismiss(Fiber& fiber) noexcept;
-    void return_promise(Fiber& fiber) noexcept;
-    void return_promise_now(StackClass size_class, StrategyIndex strategy) noexcept;
+    void tell_joiners(Fiber& fiber) noexcept;
+    void give_up(Fiber& fiber, bool with_stack) noexcept;
+
+    // scheduler_wait.cpp: the steps of a wait, and the waits made of them
+    Wake await_quietly(std::int64_t deadline_ns, bool& switched) noexcept;  // Switches; `arrived` is the caller's to call
+    static void arrive(Fiber& self, bool switched) noexcept;
+    void make_ready(Fiber& fiber, Wake reason) noexcept;
+    bool end_wait(Fiber& fiber, Wake reason) noexcept;
+    bool abort_records(Fiber& fiber) noexcept;
+    Abort abort_record(Wait& wait) noexcept;
+    static bool ask(Fiber& fiber, std::uint8_t request) noexcept;
+    static void refuse(Fiber& fiber) noexcept;
+    void answer(Fiber& fiber) noexcept;
+    void* take_permit(Fiber& fiber) noexcept;
+    Wake join_in_lot(std::uint64_t id, Fiber* fiber, std::int64_t deadline_ns) noexcept;
+    bool watch(FdRequest& request, Wait& wait) noexcept;
+    bool end_watch(FdRequest& request, Wait& wait) noexcept;
+    Wake wait_one_fd(FdRequest& request, std::int64_t deadline_ns) noexcept;
+    static void on_fd_ready(Wait& wait, void* scheduler);
+
+    // scope.cpp
+    bool must_end_waits(Fiber& fiber) noexcept {
+        if (!fiber.is_cancelled_ && !fiber.scope_) [[likely]]
+            return false;
+        return look_at_scopes(fiber);
+    }
+    bool look_at_scopes(Fiber& fiber) noexcept;
+    static void note_cancelled(Fiber& fiber) noexcept;
+    static bool sees_its_own_cancel(const Fiber& fiber) noexcept;
+    void expire(Scope& scope) noexcept;
 
     // scheduler_idle.cpp: what happens between fibers
     void look() noexcept;
     void idle(Fiber& self) noexcept;
     void wait_for_work(Fiber& self) noexcept;
-    std::int64_t collect() noexcept;
-    int poll_reactor(std::int64_t timeout_ns) noexcept;
+    std::int64_t take_in() noexcept;
+    int poll_reactor(std::int64_t timeout_ns, const sigset_t* signal_mask) noexcept;
     void poll_idle(Fiber& self, std::int64_t timeout_ns) noexcept;
-    bool signal_waits() noexcept;
+    void sleep_in_poll(Fiber& self, std::int64_t timeout_ns) noexcept;
     std::int64_t housekeeping_due_ns() noexcept;
     void keep_house(std::int64_t now_ns) noexcept;
     void exit_if_deserted() noexcept;
-    static void on_fd_ready(FdWait& wait, void* scheduler);
 
-    // scheduler_wait.cpp
-    bool watch(FdRequest& request, FdWait& wait) noexcept;
-    bool end_watch(FdWait* waits, std::span<FdRequest> requests) noexcept;  // false: one was closed
-    void drop_fd_waits(Fiber* only, Fiber* except) noexcept;
-
-    // scheduler_life.cpp
+    // scheduler_life.cpp and forking.cpp
     Result<void> open(SchedulerOptions&& options) noexcept;
     void shut() noexcept;
+    void give_up_all() noexcept;
+    void go_on_in_child(bool keep_fibers) noexcept;
     void abandon_all_but(Fiber& survivor) noexcept;
 
     // initial-exec: one load, no call, also inside a shared library. Eight bytes of the static TLS reserve.

@@ -1,19 +1,18 @@
 // Fibers of one scheduler that wait for the same thing, first come first served.
 //
-// Used by one OS thread only. The fiber is linked by its control block, so waiting allocates nothing.
-// Invariant: a fiber in a WaitQueue is parked, and every way of waking it takes it out of the queue.
+// Used by one OS thread only. Waiting allocates nothing: what is linked is the fiber's own record.
+// Invariant: every record in the queue belongs to a fiber that is parked, and every way of waking it takes it out.
 #pragma once
 
 #include <cstdint>
 
 #include "culm/runtime/clock.hpp"
+#include "culm/runtime/wait_ring.hpp"
 
 namespace culm::runtime {
 
 class Fiber;
 class Scheduler;
-enum class Wake : std::uint8_t;
-enum class WaitKind : std::uint8_t;
 
 class WaitQueue {
 public:
@@ -22,7 +21,7 @@ public:
     WaitQueue(const WaitQueue&) = delete;
     WaitQueue& operator=(const WaitQueue&) = delete;
 
-    bool empty() const noexcept { return head_ == nullptr; }
+    bool empty() const noexcept { return waits_.empty(); }
 
     // Parks the running fiber at the end of the queue (at its head if `front`) until it is notified, the deadline
     // passes, it is cancelled or a signal interrupts it. Switches.
@@ -32,13 +31,7 @@ public:
     void notify_all() noexcept;
 
 private:
-    friend class Scheduler;
-    void link_back(Fiber& fiber) noexcept;
-    void link_front(Fiber& fiber) noexcept;
-    void unlink(Fiber& fiber) noexcept;
-
-    Fiber* head_ = nullptr;
-    Fiber* tail_ = nullptr;
+    WaitRing waits_;
 };
 
 }  // namespace culm::runtime

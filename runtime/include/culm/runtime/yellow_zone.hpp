@@ -1,7 +1,7 @@
 // A fiber that has run out of stack, from the embedding language's side: has it, and is it over.
 //
 // The fault handler opens the yellow zone of its stack if the language can do something about it
-// (SwitchHook::overflown). The zone is closed at the first opportunity after the stack pointer has come back above the
+// (Overflows::begins). The zone is closed at the first opportunity after the stack pointer has come back above the
 // limit: at the fiber's next switch or interposed call, wherever the language calls settle_overflow(), and at the
 // latest when the stack goes back to the pool. Invariant: both functions are for the running fiber, on its own thread.
 #pragma once

@@ -1,27 +1,28 @@
-// The waits for one descriptor, in the order in which they came: a ring through FdWait::link that needs one pointer.
+// Waits for the same thing, in the order in which they came: a ring through Wait::link that needs one pointer.
 //
-// Tables of descriptors grow by moving their entries, so that an entry cannot be a sentinel.
+// One pointer and not two, because every fiber has a ring for those who join it; and not a sentinel among the elements,
+// because tables of rings grow by moving their entries. Used by one OS thread.
 // Invariant: first_ is null exactly when the ring is empty; the link of an unlinked wait is null.
 #pragma once
 
 #include <cassert>
 #include <cstdint>
 
-#include "culm/runtime/reactor.hpp"
+#include "culm/runtime/wait.hpp"
 
 namespace culm::runtime {
 
 class WaitRing {
 public:
     bool empty() const noexcept { return first_ == nullptr; }
-    FdWait* front() const noexcept { return first_; }
+    Wait* front() const noexcept { return first_; }
     // Null after the last.
-    FdWait* after(const FdWait& wait) const noexcept {
-        FdWait* next = Links::element(wait.link.next);
+    Wait* after(const Wait& wait) const noexcept {
+        Wait* next = Links::element(wait.link.next);
         return next == first_ ? nullptr : next;
     }
 
-    void push_back(FdWait& wait) noexcept {
+    void push_back(Wait& wait) noexcept {
         assert(!wait.link.linked());
         if (!first_) {
             wait.link = {&wait.link, &wait.link};
@@ -33,7 +34,11 @@ public:
         first.previous->next = &wait.link;
         first.previous = &wait.link;
     }
-    void remove(FdWait& wait) noexcept {
+    void push_front(Wait& wait) noexcept {
+        push_back(wait);
+        first_ = &wait;
+    }
+    void remove(Wait& wait) noexcept {
         assert(wait.link.linked());
         if (first_ == &wait) first_ = after(wait);
         wait.link.unlink();
@@ -41,19 +46,13 @@ public:
 
     template <class Visit>
     void for_each(Visit visit) const noexcept {
-        for (FdWait* wait = first_; wait; wait = after(*wait)) visit(*wait);
-    }
-    // All that somebody waits for.
-    std::uint32_t wanted() const noexcept {
-        std::uint32_t all = 0;
-        for_each([&all](FdWait& wait) { all |= wait.wanted; });
-        return all;
+        for (Wait* wait = first_; wait; wait = after(*wait)) visit(*wait);
     }
 
 private:
-    using Links = IntrusiveList<FdWait, &FdWait::link>;
+    using Links = IntrusiveList<Wait, &Wait::link>;
 
-    FdWait* first_ = nullptr;
+    Wait* first_ = nullptr;
 };
 
 }  // namespace culm::runtime

@@ -1,0 +1,97 @@
+// One thing a fiber waits for. Everything that parks a fiber uses this record: joins, sleeps, descriptors, locks,
+// permits, and what later features add.
+//
+// The way of a wait, always in this order:
+//
+//   1. Scheduler::begin_wait() opens a ticket for the running fiber and hands out its record.
+//   2. The caller links the record into what it waits for: a queue, a descriptor, the parking lot, an operation.
+//   3. Scheduler::await() looks once at the fiber's cancel scopes, then parks the fiber.
+//   4. Whoever completes the wait claims the fiber's ticket. Of several records of one fiber exactly one wins.
+//   5. The fiber runs again. Records that did not win are taken out of what they are linked into (abort).
+//
+// A completion names the ticket of the wait it ends, so that one which comes too late ends nothing: neither an earlier
+// wait that is over nor a later one of the same fiber. A completion may come from another OS thread; then the ticket is
+// claimed there, and the fiber is made ready by its own thread, which is told through the fiber's place in its inbox.
+// Each fiber has one record in its control block; a wait for several things takes further ones from the scheduler's
+// pool. Invariant: a record that is linked anywhere belongs to a fiber whose ticket it carries, and no record is linked
+// anywhere by the time its fiber runs the code after the wait.
+#pragma once
+
+#include <cstdint>
+
+#include "culm/runtime/intrusive_list.hpp"
+
+namespace culm::runtime {
+
+class Fiber;
+
+// Why a parked fiber was made ready.
+enum class Wake : std::uint8_t {
+    kNotified,     // what it waited for happened
+    kTimeout,      // its deadline passed first
+    kCancelled,    // one of its cancel scopes was cancelled
+    kInterrupted,  // a signal arrived on this thread: look at pending signals, then wait on or give up
+    kClosed,       // the file descriptor it waited for is being closed
+};
+
+// What a parked fiber waits for: shown by tools, and the gate for unpark and switch_to.
+enum class WaitKind : std::uint8_t {
+    kNone,
+    kPermit,     // Scheduler::park or switch_to: ended by unpark, switch_to or the deadline
+    kJoin,       // the end of another fiber
+    kSleep,      // the deadline alone
+    kFd,         // one or more file descriptors
+    kLock,       // a semaphore or lock, in the parking lot or in a queue
+    kQueue,      // any other wait queue
+    kOperation,  // something with an Operation of its own
+};
+
+// Names one wait of one fiber. Never 0; unique among the fiber's last two thousand million waits.
+using Ticket = std::uint32_t;
+
+// The answer of what a record is linked into, when its fiber no longer wants to wait.
+enum class Abort : std::uint8_t {
+    kDone,     // nothing has happened and nothing will: the record is free
+    kPending,  // it cannot be stopped, or has just happened: the wait will be completed, the fiber has to stay
+};
+
+struct Wait;
+
+// How to abort a wait of kind kOperation. Called on the fiber's own thread.
+struct Operation {
+    Abort (*abort)(Wait& wait) noexcept;
+};
+
+struct Wait {
+    // In what it waits for. The fiber's own record also links the fiber into the run queue: it is never in both.
+    ListLink link;
+    // What the completion has sent; written before the ticket is claimed. With several records: the fiber's own record
+    // points to the first of the others.
+    void* value = nullptr;
+    Fiber* fiber = nullptr;  // whose it is; null while the record lies in the pool
+    union Target {
+        const void* key = nullptr;   // kLock, kJoin, kQueue: what is waited for, an address or a number
+        const Operation* operation;  // kOperation
+        struct {
+            int fd;
+            std::uint16_t wanted;  // EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
+            std::uint16_t ready;   // what came, with EPOLLERR and EPOLLHUP; 0 until then
+        } descriptor;
+    } target;
+    std::uint16_t closes = 0;  // kFd: how often the reactor had been told of the number's closing when the wait began
+    WaitKind kind = WaitKind::kNone;
+    bool in_parking_lot : 1 = false;  // written under the lock of its part of the lot
+    bool closed : 1 = false;          // kFd: the descriptor is being closed; kLock: the lock is being destroyed
+    bool rechecked : 1 = false;       // kFd: its registration has been verified
+    bool has_extras : 1 = false;      // own record: `value` is the first of the fiber's further records
+    Ticket ticket = 0;
+};
+static_assert(sizeof(Wait) == 48);
+
+// A record of the scheduler's pool, for a fiber that waits for several things at once.
+struct ExtraWait : Wait {
+    ExtraWait* next = nullptr;  // the same fiber's next record, or the pool's next free one
+    std::uint32_t index = 0;    // which of the fiber's requests this is
+};
+
+}  // namespace culm::runtime
