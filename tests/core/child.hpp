@@ -17,6 +17,11 @@ struct ChildEnd {
     std::string stderr_text;  // all it wrote there
 
     bool died_of(int signal) const { return WIFSIGNALED(status) && WTERMSIG(status) == signal; }
+    // A check of culm's (check.hpp) has ended it, and this is part of the sentence.
+    bool ended_by_check(const std::string& sentence) const {
+        return died_of(SIGABRT) && stderr_text.find("culm: ") != std::string::npos &&
+               stderr_text.find(sentence) != std::string::npos;
+    }
     bool exited_with(int code) const { return WIFEXITED(status) && WEXITSTATUS(status) == code; }
 };
 

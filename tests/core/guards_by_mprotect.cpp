@@ -11,6 +11,7 @@
 #include "child.hpp"
 #include "culm/kernel.hpp"
 #include "culm/stack_arena.hpp"
+#include "culm/strategy_pool.hpp"
 #include "os/fault_injection.hpp"
 #include "os/os.hpp"
 
@@ -72,6 +73,35 @@ TEST_CASE("guards by mprotect stop at half of the mappings that are left, with a
         return 0;
     });
     CHECK(end.status == 0);
+}
+
+TEST_CASE("stacks that are mappings of their own and guards of the arena share one half of the mappings") {
+    const auto end = run_in_child([] {
+        culm::override_kernel_features(old_kernel());
+        const culm::StrategyIndex mmap_each = culm::strategy_index(*culm::stack_strategy("mmap").value());
+        culm::StrategyPool pool;
+        std::size_t mapped = 0;
+        culm::Result<void> reserved;
+        while ((reserved = pool.reserve(mmap_each, StackClass::k64K))) {
+            if (++mapped > kMappingsLeft) return 1;
+        }
+        if (reserved.error().code != ENOMEM) return 2;
+        if (std::strstr(reserved.error().advice, "max_map_count") == nullptr) return 3;
+        if (mapped > kMappingsLeft / 4) return 4;
+        // The others have taken all that stacks may have: the arena gets none.
+        Stack one;
+        const auto refused = StackArena::of(StackClass::k64K).take(std::span(&one, 1));
+        if (refused) return 5;
+        if (refused.error().code != ENOMEM) return 6;
+        // What they give back the arena may use.
+        for (std::size_t i = 0; i < mapped; ++i) pool.unreserve(mmap_each, StackClass::k64K);
+        pool.trim();
+        std::vector<Stack> stacks;
+        culm::Error refusal;
+        return take_until_refused(StackClass::k64K, stacks, refusal) == mapped ? 0 : 7;
+    });
+    CAPTURE(end.status);
+    CHECK(end.exited_with(0));
 }
 
 TEST_CASE("a kernel without vectors guards one by one") {

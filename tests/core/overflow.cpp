@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "child.hpp"
 #include "culm/stack_arena.hpp"
@@ -225,17 +226,17 @@ TEST_CASE("the alternate stack is large enough, stays when asked for twice, and 
         culm::release_thread_signal_stack();
         if (culm::os::signal_stack_bytes() != 0) return 6;
         // Somebody's smaller one is replaced, and put back.
-        static char small[16384];
+        std::vector<char> small(culm::os::signal_frame_bytes() + 8192);
         stack_t theirs{};
-        theirs.ss_sp = small;
-        theirs.ss_size = sizeof(small);
+        theirs.ss_sp = small.data();
+        theirs.ss_size = small.size();
         if (sigaltstack(&theirs, nullptr) != 0) return 7;
         if (!culm::ensure_thread_signal_stack()) return 8;
         if (culm::os::signal_stack_bytes() < 65536) return 9;
         culm::release_thread_signal_stack();
         stack_t back{};
         sigaltstack(nullptr, &back);
-        return back.ss_sp == small ? 0 : 10;
+        return back.ss_sp == small.data() ? 0 : 10;
     });
     CHECK(end.status == 0);
 }

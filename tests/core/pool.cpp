@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cerrno>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "culm/kernel.hpp"
 #include "culm/residency.hpp"
 #include "culm/stack_arena.hpp"
+#include "os/fault_injection.hpp"
 
 using culm::Stack;
 using culm::StackArena;
@@ -66,16 +68,19 @@ TEST_CASE("promises are counted and can be given back") {
     CHECK(pool.statistics(StackClass::k64K).stacks_taken == 0);
 }
 
-TEST_CASE("a fiber after the other uses one stack, and the kernel is not asked") {
+TEST_CASE("one fiber after another uses the same stack, without a call to the kernel") {
     StackPool pool;
     const Stack first = reserve_and_take(pool, StackClass::k10M);
     touch(first, 1000);
     pool.put(first, nullptr);
+    culm::os::fail_call(1, ENOMEM);  // the next call to the kernel, whichever it is, would use this failure up
     for (int i = 0; i < 1000; ++i) {
         const Stack next = reserve_and_take(pool, StackClass::k10M);
         REQUIRE(next.base == first.base);
         pool.put(next, nullptr);
     }
+    CHECK(culm::os::failure_pending());
+    culm::os::fail_call(0, 0);
     CHECK(resident(first) == culm::kernel_features().page_bytes);
 }
 

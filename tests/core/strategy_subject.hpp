@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <string>
@@ -19,8 +20,22 @@
 #include "culm/kernel.hpp"
 #include "culm/overflow.hpp"
 #include "culm/stack_strategy.hpp"
+#include "strategy/fixed_small.hpp"
 
 namespace culm::testing {
+
+// Processors differ in what a signal handler's stack must hold, and so in the size of the fixed small stack. CTest runs
+// these programs with this variable set to a small and to a large size too; without it they use the machine's own.
+inline std::size_t forced_signal_stack_bytes() {
+    const char* text = std::getenv("CULM_TEST_SIGNAL_STACK_BYTES");
+    return text == nullptr ? 0 : std::strtoul(text, nullptr, 10);
+}
+// The strategy must know before its size is first asked for.
+inline const bool kSignalStackIsForced = [] {
+    const std::size_t bytes = forced_signal_stack_bytes();
+    if (bytes != 0) strategy::override_signal_stack_bytes(bytes);
+    return bytes != 0;
+}();
 
 inline constexpr std::size_t kUsualLimitBytes = std::size_t{10} << 20;
 

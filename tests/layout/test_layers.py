@@ -149,6 +149,37 @@ def test_stays_in_its_place(product, what, pattern, places):
     assert not found, f"{what} outside {', '.join(places)}:\n" + "\n".join(found)
 
 
+# Included as <...>, and not the operating system's. Everything else is: sys/epoll.h, linux/futex.h, unistd.h ...
+OTHER_HEADER = re.compile(
+    r"[a-z_0-9]+"  # of the C++ standard
+    r"|(assert|ctype|errno|float|inttypes|limits|locale|math|setjmp|std\w+|string|time|uchar|wchar)\.h"  # of C
+    r"|cxxabi\.h|sanitizer/.*|valgrind/.*|boost/.*"
+    r"|(Python|datetime|frameobject|opcode\w*|structmember|structseq)\.h|(cpython|internal)/.*"
+)
+SYSTEM_PLACES = (
+    *("core/src/os/", "runtime/src/reactor/", "runtime/src/clock/", "runtime/src/interpose/"),
+    "lab/",  # the probe's whole purpose is to ask this kernel what it does
+)
+
+
+def is_system_header(quote: str, name: str) -> bool:
+    return quote == "<" and OTHER_HEADER.fullmatch(name) is None
+
+
+def test_headers_of_the_operating_system_stay_in_their_places(product, exceptions):
+    found = {
+        f"{file.path}::{name}"
+        for file in product
+        if not file.path.startswith(SYSTEM_PLACES)
+        for quote, name in includes(file)
+        if is_system_header(quote, name)
+    }
+    allowed = exceptions["system_headers"].keys()
+    problems = [f"{each}: a system header outside {', '.join(SYSTEM_PLACES)}" for each in sorted(found - allowed)]
+    problems += [f"{each}: no longer included; remove the exception" for each in sorted(allowed - found)]
+    assert not problems, "\n".join(problems)
+
+
 def test_the_patterns_find_what_they_look_for():
     # A rule that can no longer match would pass for ever.
     assert re.search(CONDITIONAL + CPU, "#if defined(__x86_64__)")
@@ -157,3 +188,7 @@ def test_the_patterns_find_what_they_look_for():
     assert re.search(INTERPRETER, "#if PY_VERSION_HEX >= 0x030e0000")
     assert re.search(SANITIZER, "__sanitizer_start_switch_fiber(&saved, bottom, size);")
     assert not re.search(CONDITIONAL + CPU, "const int x86 = 1;")
+    for name in ("sys/epoll.h", "sys/eventfd.h", "linux/futex.h", "sys/syscall.h", "sys/mman.h", "unistd.h"):
+        assert is_system_header("<", name)
+    for quote, name in (("<", "csignal"), ("<", "stdint.h"), ("<", "Python.h"), ('"', "os/os.hpp")):
+        assert not is_system_header(quote, name)

@@ -1,5 +1,8 @@
 // The state machine: every legal move, every illegal one, and what a fiber says about itself in each state.
 #include <csignal>
+#include <set>
+#include <utility>
+#include <vector>
 
 #include "../core/child.hpp"
 #include "fiber_moves.hpp"
@@ -18,22 +21,83 @@ using culm::runtime::FiberProbe;
 namespace {
 constexpr FiberState kStates[] = {FiberState::kNew, FiberState::kReady, FiberState::kRunning, FiberState::kParked,
                                   FiberState::kFinished};
+
+// What a fiber was seen to be, one look after each operation that changes its state.
+using Trace = std::vector<FiberState>;
+
+struct Observed {
+    Trace trace;
+    Fiber* fiber = nullptr;
+    void look() { trace.push_back(fiber->state()); }
+};
+
+void make_observed(Scheduler& scheduler, Observed& observed) {
+    auto made = scheduler.new_fiber(
+        [](Fiber& self, void* argument) {
+            auto& own = *static_cast<Observed*>(argument);
+            own.look();
+            self.scheduler().yield_now();
+            own.look();
+            self.scheduler().park();
+            own.look();
+            self.scheduler().park();
+            own.look();
+        },
+        &observed, culm::StackClass::k64K);
+    REQUIRE(made);
+    observed.fiber = made.value();
+    observed.look();
 }
 
-TEST_CASE("the table of legal moves is the documented one") {
-    const bool legal[5][5] = {
-        // new   ready  run    parked finished
-        {false, true, true, false, true},    // new
-        {false, false, true, false, true},   // ready
-        {false, true, false, true, true},    // running
-        {false, true, true, false, true},    // parked
-        {false, false, false, false, false}  // finished
-    };
+}  // namespace
+
+TEST_CASE("the legal moves are exactly those that the scheduler's operations make") {
+    using enum FiberState;
+    SchedulerForTest scheduler;
+    Observed lives, runs_at_once, is_discarded, is_abandoned;
+    for (Observed* one : {&lives, &runs_at_once, &is_discarded, &is_abandoned}) make_observed(*scheduler, *one);
+
+    scheduler->start(*lives.fiber);
+    lives.look();
+    scheduler->run_now(*runs_at_once.fiber);
+    runs_at_once.look();  // it has yielded
+    let_others_run();
+    lives.look();  // it has yielded
+    let_others_run();
+    lives.look();  // it has parked
+    scheduler->unpark(*lives.fiber);
+    lives.look();
+    let_others_run();
+    lives.look();  // it has parked again
+    scheduler->run_now(*lives.fiber);
+    lives.look();
+    CHECK(lives.trace ==
+          Trace{kNew, kReady, kRunning, kReady, kRunning, kParked, kReady, kRunning, kParked, kRunning, kFinished});
+
+    runs_at_once.look();  // it has parked
+    scheduler->abandon(*runs_at_once.fiber);
+    runs_at_once.look();
+    CHECK(runs_at_once.trace == Trace{kNew, kRunning, kReady, kRunning, kParked, kFinished});
+
+    scheduler->discard(*is_discarded.fiber);
+    is_discarded.look();
+    CHECK(is_discarded.trace == Trace{kNew, kFinished});
+    scheduler->start(*is_abandoned.fiber);
+    is_abandoned.look();
+    scheduler->abandon(*is_abandoned.fiber);
+    is_abandoned.look();
+    CHECK(is_abandoned.trace == Trace{kNew, kReady, kFinished});
+
+    std::set<std::pair<FiberState, FiberState>> made;
+    for (Observed* one : {&lives, &runs_at_once, &is_discarded, &is_abandoned}) {
+        for (std::size_t i = 1; i < one->trace.size(); ++i) made.insert({one->trace[i - 1], one->trace[i]});
+        one->fiber->release();
+    }
     for (const FiberState from : kStates) {
         for (const FiberState to : kStates) {
             CAPTURE(static_cast<int>(from));
             CAPTURE(static_cast<int>(to));
-            CHECK(is_legal_move(from, to) == legal[static_cast<int>(from)][static_cast<int>(to)]);
+            CHECK(is_legal_move(from, to) == (made.count({from, to}) == 1));
         }
     }
 }

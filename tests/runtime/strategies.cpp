@@ -13,6 +13,7 @@
 #include "culm/kernel.hpp"
 #include "culm/runtime/spawn.hpp"
 #include "culm/strategy_pool.hpp"
+#include "os/os.hpp"
 
 using culm::StackClass;
 using culm::StackStrategy;
@@ -122,11 +123,12 @@ TEST_CASE("memory of a parked fiber that was deep is given back by trim, whateve
 
 TEST_CASE("strategies that take mappings leave half of them to the program, and say why they stop") {
     const auto end = run_in_child([] {
-        culm::KernelFeatures features = culm::kernel_features();
-        features.mappings_max = 400;
-        culm::override_kernel_features(features);
         auto scheduler = Scheduler::ensure();
         if (!scheduler) return 1;
+        constexpr std::size_t kMappingsLeft = 400;
+        culm::KernelFeatures features = culm::kernel_features();
+        features.mappings_max = culm::os::mapping_count() + kMappingsLeft;
+        culm::override_kernel_features(features);
         std::vector<culm::runtime::Fiber*> fibers;
         for (int i = 0; i < 200; ++i) {
             auto fiber = scheduler.value()->new_fiber([](culm::runtime::Fiber&, void*) {}, nullptr, StackClass::k64K,
@@ -134,8 +136,10 @@ TEST_CASE("strategies that take mappings leave half of them to the program, and 
             if (!fiber) {
                 if (fiber.error().code != ENOMEM) return 2;
                 if (std::strstr(fiber.error().advice, "max_map_count") == nullptr) return 3;
-                if (fibers.size() != 100) return 4;
-                // The arena has none of that.
+                // Half of those left, two for each stack; the process itself may have made some meanwhile.
+                if (fibers.size() > kMappingsLeft / 4 || fibers.size() < kMappingsLeft / 4 - 8) return 4;
+                // The arena needs no mapping where the kernel has markers.
+                if (features.guard != culm::GuardKind::kMadvise) return 0;
                 return scheduler.value()->new_fiber([](culm::runtime::Fiber&, void*) {}, nullptr, StackClass::k64K) ? 0
                                                                                                                     : 5;
             }

@@ -1,6 +1,7 @@
 // Several OS threads: calls posted from outside, schedulers side by side, control blocks released elsewhere, and
 // threads that end with or without having closed their scheduler.
 #include <atomic>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -89,10 +90,12 @@ TEST_CASE("each thread has its own scheduler, and they run side by side") {
 
 TEST_CASE("control blocks may be released on another thread, and after their scheduler was closed") {
     std::vector<Fiber*> held;
+    std::set<const Fiber*> blocks;  // every control block that the closed scheduler ever had
     Scheduler* gone = nullptr;
     std::thread([&] {
         SchedulerForTest scheduler;
         gone = &*scheduler;
+        blocks.insert(&scheduler->main_fiber());
         for (int i = 0; i < 100; ++i) {
             auto fiber = small_fiber([] {}, "held");
             fiber.fiber().retain();
@@ -100,16 +103,30 @@ TEST_CASE("control blocks may be released on another thread, and after their sch
             fiber.join();
         }
     }).join();
+    blocks.insert(held.begin(), held.end());
     for (Fiber* fiber : held) CHECK(fiber->state() == FiberState::kFinished);
     // The closed scheduler refuses calls for as long as one of its blocks is held.
     CHECK_FALSE(held[0]->scheduler().post([](Scheduler&, void*) {}, nullptr));
     CHECK(&held[0]->scheduler() == gone);
+    {
+        SchedulerForTest scheduler;  // while blocks are held, no other scheduler may use their memory
+        CHECK(blocks.count(&scheduler->main_fiber()) == 0);
+    }
     std::thread([&] {
         for (std::size_t i = 0; i < 50; ++i) held[i]->release();
     }).join();
     for (std::size_t i = 50; i < held.size(); ++i) held[i]->release();
-    SchedulerForTest scheduler;  // takes over what is free
-    small_fiber([] {}).join();
+
+    // Now the next scheduler uses the closed one's blocks again, all of them, wherever they were released.
+    SchedulerForTest scheduler;
+    blocks.erase(&scheduler->main_fiber());
+    std::vector<culm::JoinHandle> fibers;
+    for (std::size_t i = 0; i < held.size(); ++i) {
+        fibers.push_back(small_fiber([] {}));
+        blocks.erase(&fibers.back().fiber());
+    }
+    CHECK(blocks.empty());
+    for (auto& fiber : fibers) fiber.join();
 }
 
 TEST_CASE("the last reference to a new fiber may go on another thread: its promise of a stack comes back") {

@@ -1,8 +1,9 @@
 // Stacks of strategies other than the arena, promised and reused as StackPool does for the arena's.
 //
 // Used by one OS thread only; no locks. Stacks are of the size classes, so that a Stack says all about one. Those that
-// use mappings take at most half of what vm.max_map_count allows in the process: the program needs some too. Invariant:
-// of each strategy and class at least as many stacks are free here as are promised and not yet taken.
+// are mappings of their own share a budget with the guards of the arena on old kernels: together they take at most half
+// of the mappings that the process had left when the first of them was made.
+// Invariant: of each strategy and class at least as many stacks are free here as are promised and not yet taken.
 #pragma once
 
 #include <cstddef>

@@ -1,42 +1,21 @@
 // Guards: by MADV_GUARD_INSTALL in vectors, one by one where vectors are not taken, by mprotect where it is unknown or
 // refused (locked memory).
 //
-// A guard made by mprotect splits the mapping: two more mappings per stack, of which a process may have only
-// vm.max_map_count. Stacks take at most half of what was left at the first one; the rest of the program needs some.
-// Invariant: mappings_used counts every mapping that guards and windows of ours have added.
+// A guard made by mprotect splits the mapping: two more mappings per stack, charged to the budget of all stacks.
+// Invariant: no access is changed before the mappings it costs have been charged.
 #include "stack/guard.hpp"
 
-#include <atomic>
 #include <cassert>
 #include <cerrno>
 
 #include "culm/kernel.hpp"
+#include "stack/mapping_budget.hpp"
 
 namespace culm {
 
 namespace {
 
 constexpr std::size_t kMappingsPerGuard = 2;
-
-constinit std::atomic<std::size_t> mappings_used{0};
-
-std::size_t mappings_allowed() noexcept {
-    static const std::size_t allowed = [] {
-        const std::size_t limit = kernel_features().mappings_max;
-        const std::size_t current = os::mapping_count();
-        return limit > current ? (limit - current) / 2 : 0;
-    }();
-    return allowed;
-}
-
-bool charge_mappings() noexcept {
-    const std::size_t before = mappings_used.fetch_add(kMappingsPerGuard, std::memory_order_relaxed);
-    if (before + kMappingsPerGuard <= mappings_allowed()) return true;
-    mappings_used.fetch_sub(kMappingsPerGuard, std::memory_order_relaxed);
-    return false;
-}
-
-void refund_mappings() noexcept { mappings_used.fetch_sub(kMappingsPerGuard, std::memory_order_relaxed); }
 
 Error out_of_mappings() noexcept {
     return {ENOMEM, "install a stack's guard",
@@ -50,10 +29,10 @@ os::Range guard_of(const stack::SlotRun& run, std::size_t slot) noexcept {
 
 // Changes the access of one range, which costs mappings.
 Result<void> set_access_charged(os::Range range, os::Access access, Error refused) noexcept {
-    if (!charge_mappings()) return out_of_mappings();
+    if (!stack::charge_mappings(kMappingsPerGuard)) return out_of_mappings();
     const int error = os::set_access(range, access);
     if (error == 0) return {};
-    refund_mappings();
+    stack::refund_mappings(kMappingsPerGuard);
     refused.code = error;
     return refused;
 }

@@ -2,7 +2,9 @@
 //
 // Nothing ever faults on it, so signal handlers may run there; and nothing of any depth can.
 // Invariant: every page of it is present from creation to destruction.
-#include <algorithm>
+#include "strategy/fixed_small.hpp"
+
+#include <atomic>
 
 #include "os/growth.hpp"
 #include "strategy/mapping_each.hpp"
@@ -10,6 +12,13 @@
 namespace culm {
 
 namespace {
+
+constinit std::atomic<std::size_t> overriding_bytes{0};  // 0: as the C library says
+
+std::size_t signal_stack_bytes() noexcept {
+    const std::size_t overriding = overriding_bytes.load(std::memory_order_relaxed);
+    return overriding != 0 ? overriding : os::signal_stack_bytes_min();
+}
 
 StrategyTraits declared() noexcept {
     StrategyTraits traits;
@@ -19,7 +28,7 @@ StrategyTraits declared() noexcept {
     traits.mappings_per_stack = 2;
     traits.strict_overcommit = StrictOvercommit::kCharged;
     traits.guard_survives_fork = true;
-    traits.limit_bytes_max = strategy::round_up(os::signal_stack_bytes_min(), kernel_features().page_bytes);
+    traits.limit_bytes_max = strategy::round_up(signal_stack_bytes(), kernel_features().page_bytes);
     return traits;
 }
 
@@ -48,6 +57,10 @@ private:
 };
 
 }  // namespace
+
+void strategy::override_signal_stack_bytes(std::size_t bytes) noexcept {
+    overriding_bytes.store(bytes, std::memory_order_relaxed);
+}
 
 StackStrategy& strategy::fixed_small() noexcept {
     static FixedSmall only;

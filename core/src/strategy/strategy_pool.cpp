@@ -1,15 +1,15 @@
 // Shelves of stacks by strategy and size class.
 //
-// Invariant: stacks_made counts the stacks of strategies that use mappings, over all pools of the process.
+// Invariant: the mappings of every stack that a pool has made are charged to the budget until it is destroyed.
 #include "culm/strategy_pool.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cassert>
 #include <cerrno>
 
 #include "culm/kernel.hpp"
 #include "stack/capacity.hpp"
+#include "stack/mapping_budget.hpp"
 #include "strategy/strategy.hpp"
 
 namespace culm {
@@ -19,23 +19,17 @@ namespace {
 constexpr std::size_t kFreeMax = 64;   // unpromised free stacks of a shelf
 constexpr std::size_t kWarmPages = 4;  // that a free stack keeps
 
-constinit std::atomic<std::size_t> mappings_used{0};
-
 StackStrategy& strategy_at(StrategyIndex index) noexcept { return *stack_strategies()[index]; }
 
 Result<void> charge_mappings(const StackStrategy& strategy) noexcept {
-    const std::size_t wanted = strategy.traits().mappings_per_stack;
-    const std::size_t used = mappings_used.fetch_add(wanted, std::memory_order_relaxed);
-    if (used + wanted <= kernel_features().mappings_max / 2) return {};
-    mappings_used.fetch_sub(wanted, std::memory_order_relaxed);
-    return Error{
-        ENOMEM, "make a stack",
-        "each stack of this strategy takes two mappings, and half of vm.max_map_count is in use for them: raise "
-        "it, run fewer fibers at once, or use the arena"};
+    if (stack::charge_mappings(strategy.traits().mappings_per_stack)) return {};
+    return Error{ENOMEM, "make a stack",
+                 "each stack of this strategy takes two mappings, and stacks already have half of those that "
+                 "vm.max_map_count left them: raise it, run fewer fibers at once, or use the arena"};
 }
 
 void refund_mappings(const StackStrategy& strategy, std::size_t stacks) noexcept {
-    mappings_used.fetch_sub(stacks * strategy.traits().mappings_per_stack, std::memory_order_relaxed);
+    stack::refund_mappings(stacks * strategy.traits().mappings_per_stack);
 }
 
 }  // namespace
