@@ -2,14 +2,16 @@
 //
 // Invariant: when a fiber's body returns to the runtime, its interpreter state owns nothing and its outcome is
 // recorded.
+#include <new>
 #include <unordered_set>
 
+#include "culm/runtime/interpose.hpp"
 #include "culm/strategy_pool.hpp"
 #include "errors.hpp"
 #include "fiber_type.hpp"
 #include "fork.hpp"
 #include "stack_sites.hpp"
-#include "switch_hooks.hpp"
+#include "embedder.hpp"
 
 namespace culm::extension {
 
@@ -51,13 +53,17 @@ void forward_interrupt(ThreadHost& host, PyFiber* self) {
     host.scheduler->interrupt_main();
 }
 
+void record_failure(PyFiber* self);
+
 void record_outcome(PyFiber* self, PyObject* result) {
     Py_CLEAR(self->value);
     Py_CLEAR(self->exception);
-    if (result != nullptr) {
-        self->value = result;
-        return;
-    }
+    if (result == nullptr) return record_failure(self);
+    self->value = result;
+}
+
+// The exception that is set is the outcome.
+void record_failure(PyFiber* self) {
     self->exception = take_raised_instance();
     if (is_silent_end(self->exception)) {
         self->outcome_taken = true;
@@ -80,7 +86,7 @@ PyObject* dummy_thread_type = nullptr;
 // threading.current_thread() makes a dummy thread for a fiber that is no Thread: it goes with the fiber. Not in Python,
 // where a signal's exception would be raised in the middle of it and be lost.
 void forget_dummy_thread(PyFiber* self) {
-    if (active_threads == nullptr || !self->fiber->identity_asked) return;
+    if (active_threads == nullptr || !runtime::interpose::was_asked_identity(*self->fiber)) return;
     PyObject* identity = PyLong_FromUnsignedLong(self->fiber->identity());
     PyObject* thread = identity == nullptr ? nullptr : PyDict_GetItemWithError(active_threads, identity);
     const bool is_dummy = thread != nullptr && Py_IS_TYPE(thread, reinterpret_cast<PyTypeObject*>(dummy_thread_type));
@@ -122,7 +128,6 @@ void run_body(Fiber& fiber, void*) {
     if (host.forking == self) end_forked_child(result);
     record_outcome(self, result);
     Py_CLEAR(self->arguments);
-    release_remote_waiters(self);
     forget_dummy_thread(self);
     note_stack_at_end(host, self);
     interpreter::finish_running(host.record, saved_state(host, fiber));
@@ -153,6 +158,7 @@ PyObject* know_dummy_threads(PyObject*, PyObject* const* args, Py_ssize_t count)
 }
 
 bool suspended(const PyFiber* self) noexcept {
+    if (self->fiber == nullptr) return false;
     const Fiber& fiber = *self->fiber;
     if (fiber.is_main() || !fiber.stack()) return false;
     if (fiber.state() != FiberState::kReady && fiber.state() != FiberState::kParked) return false;
@@ -178,96 +184,138 @@ bool say_once_which_default() {
 
 }  // namespace
 
-PyFiber* new_fiber(ThreadHost& host, PyObject* function, PyObject* const* positional, Py_ssize_t positional_count,
-                   PyObject* keywords, PyObject* name, StackClass size_class, const StackStrategy* strategy) {
+namespace {
+
+// An un-started fiber whose task lies in `room`. Null with an exception set.
+PyFiber* make_unstarted(ThreadHost& host, const SpawnArguments& spawned, runtime::Task& room) {
     if (host.closing) {
         PyErr_SetString(PyExc_RuntimeError, "cannot make a fiber: this thread or the interpreter is ending");
         return nullptr;
     }
-    if (strategy == nullptr && !say_once_which_default()) return nullptr;
+    if (spawned.strategy == nullptr && !say_once_which_default()) return nullptr;
     PyObject* arguments = nullptr;
-    const bool has_keywords = keywords != nullptr;
-    if (positional_count > 0 || has_keywords) {
-        arguments = PyTuple_New(positional_count + (has_keywords ? 1 : 0));
+    const bool has_keywords = spawned.keywords != nullptr;
+    if (spawned.positional_count > 0 || has_keywords) {
+        const Py_ssize_t count = spawned.positional_count;
+        arguments = PyTuple_New(count + (has_keywords ? 1 : 0));
         if (arguments == nullptr) return nullptr;
-        for (Py_ssize_t i = 0; i < positional_count; ++i) PyTuple_SET_ITEM(arguments, i, Py_NewRef(positional[i]));
-        if (has_keywords) PyTuple_SET_ITEM(arguments, positional_count, Py_NewRef(keywords));
+        for (Py_ssize_t i = 0; i < count; ++i) PyTuple_SET_ITEM(arguments, i, Py_NewRef(spawned.positional[i]));
+        if (has_keywords) PyTuple_SET_ITEM(arguments, count, Py_NewRef(spawned.keywords));
     }
     PyObject* context = nullptr;
-    if (!inherit_context(host, context)) {
-        Py_XDECREF(arguments);
-        return nullptr;
-    }
-    auto fiber = host.scheduler->new_fiber(run_body, context, size_class, strategy);
-    if (!fiber) {
-        Py_XDECREF(arguments);
-        Py_XDECREF(context);
-        raise_error(fiber.error());
-        return nullptr;
-    }
-    PyFiber* self = PyObject_GC_New(PyFiber, &PyFiber_Type);
+    PyFiber* self = inherit_context(host, context) ? PyObject_GC_New(PyFiber, &PyFiber_Type) : nullptr;
     if (self == nullptr) {
         Py_XDECREF(arguments);
         Py_XDECREF(context);
-        host.scheduler->discard(*fiber.value());
-        fiber.value()->release();
         return nullptr;
     }
+    room = runtime::Task{.body = run_body,
+                         .argument = context,
+                         .stack_class = spawned.size_class,
+                         .strategy = spawned.strategy,
+                         .id = runtime::new_fiber_id(),
+                         .host = self,
+                         .host_stack_bytes = host_stack_bytes()};
     self->weak_references = nullptr;
-    self->fiber = fiber.value();
-    self->function = Py_NewRef(function);
+    self->fiber = nullptr;
+    self->function = Py_NewRef(spawned.function);
     self->arguments = arguments;
-    self->name = Py_XNewRef(name);
-    self->value = nullptr;
+    self->name = Py_XNewRef(spawned.name);
+    self->task = &room;
     self->exception = nullptr;
     self->has_keywords = has_keywords;
+    self->discarded = false;
     self->holds_scheduled = false;
     self->outcome_taken = true;
     self->lost_in_fork = false;
     self->told_to_exit = false;
     self->left_at_exit = false;
-    self->fiber->host = self;
-    self->fiber->host_stack_bytes = host_stack_bytes();
     PyObject_GC_Track(as_object(self));
     return self;
+}
+
+// Makes the task's fiber. False with an OSError set; nothing has changed then.
+bool make_fiber_of_task(ThreadHost& host, PyFiber* self) {
+    auto made = host.scheduler->new_fiber(*self->task);
+    if (!made) {
+        raise_error(made.error());
+        return false;
+    }
+    self->fiber = made.value();
+    self->value = nullptr;
+    return true;
+}
+
+}  // namespace
+
+PyFiber* new_fiber(ThreadHost& host, const SpawnArguments& arguments) {
+    void* const room = PyMem_Malloc(sizeof(runtime::Task));
+    if (room == nullptr) {
+        PyErr_NoMemory();
+        return nullptr;
+    }
+    PyFiber* self = make_unstarted(host, arguments, *new (room) runtime::Task());
+    if (self == nullptr) PyMem_Free(room);
+    return self;
+}
+
+PyFiber* spawn_fiber(ThreadHost& host, const SpawnArguments& arguments) {
+    runtime::Task task;  // started before this returns: it needs no longer life
+    PyFiber* self = make_unstarted(host, arguments, task);
+    if (self == nullptr) return nullptr;
+    if (make_fiber_of_task(host, self)) {
+        start_promised_fiber(host, self);
+        return self;
+    }
+    Py_XDECREF(static_cast<PyObject*>(task.argument));
+    self->task = nullptr;
+    self->discarded = true;
+    Py_DECREF(as_object(self));
+    return nullptr;
 }
 
 PyFiber* new_main_fiber(ThreadHost& host) {
     PyFiber* self = PyObject_GC_New(PyFiber, &PyFiber_Type);
     if (self == nullptr) return nullptr;
-    *reinterpret_cast<PyFiber*>(self) = PyFiber{.ob_base = self->ob_base,
-                                                .weak_references = nullptr,
-                                                .fiber = &host.scheduler->main_fiber(),
-                                                .function = nullptr,
-                                                .arguments = nullptr,
-                                                .name = PyUnicode_InternFromString("main"),
-                                                .value = nullptr,
-                                                .exception = nullptr,
-                                                .has_keywords = false,
-                                                .holds_scheduled = true,
-                                                .outcome_taken = true,
-                                                .lost_in_fork = false,
-                                                .told_to_exit = false,
-                                                .left_at_exit = false};
+    self->weak_references = nullptr;
+    self->fiber = &host.scheduler->main_fiber();
+    self->function = nullptr;
+    self->arguments = nullptr;
+    self->name = PyUnicode_InternFromString("main");
+    self->value = nullptr;
+    self->exception = nullptr;
+    self->has_keywords = false;
+    self->discarded = false;
+    self->holds_scheduled = true;
+    self->outcome_taken = true;
+    self->lost_in_fork = false;
+    self->told_to_exit = false;
+    self->left_at_exit = false;
     self->fiber->retain();
     self->fiber->host = self;
     PyObject_GC_Track(as_object(self));
     return self;
 }
 
-void start_fiber(ThreadHost& host, PyFiber* self) {
+bool promise_fiber(ThreadHost& host, PyFiber* self) {
+    runtime::Task* const task = self->task;
+    if (!make_fiber_of_task(host, self)) return false;
+    PyMem_Free(task);
+    return true;
+}
+
+void start_promised_fiber(ThreadHost& host, PyFiber* self) {
     hold_scheduled(self);
     host.scheduler->start(*self->fiber);
 }
 
-void discard_new_fiber(ThreadHost& host, PyFiber* self) {
-    host.scheduler->discard(*self->fiber);
+void discard_unstarted_fiber(PyFiber* self) {
+    self->discarded = true;
     raise_cancelled(self);
     self->exception = take_raised_instance();
-    Py_CLEAR(self->value);
+    runtime::Scheduler::forget_task(self->task->id);
     Py_CLEAR(self->arguments);
-    Py_XDECREF(take_start_context(self));
-    release_remote_waiters(self);
+    Py_XDECREF(static_cast<PyObject*>(std::exchange(self->task->argument, nullptr)));
 }
 
 namespace {
@@ -289,9 +337,12 @@ void unwind_fiber(ThreadHost& host, PyFiber* self) {
     flush_drops(host);
 }
 
-void end_fiber_soon(ThreadHost& host, PyFiber* self) {
+void end_fiber_soon(PyFiber* self) {
     inject_exit(self);
-    host.scheduler->cancel(*self->fiber);
+    if (runtime::Scheduler::cancel(*self->fiber)) return;
+    // Its thread has ended, and it stays where it is.
+    self->holds_scheduled = false;
+    Py_DECREF(as_object(self));
 }
 
 void give_up_fiber(ThreadHost& host, PyFiber* self, PyObject* failure) {
@@ -300,7 +351,6 @@ void give_up_fiber(ThreadHost& host, PyFiber* self, PyObject* failure) {
     if (failure != nullptr) raise_instance(failure);
     record_outcome(self, nullptr);
     Py_CLEAR(self->arguments);
-    release_remote_waiters(self);
     forget_dummy_thread(self);
     if (!self->holds_scheduled) return;
     self->holds_scheduled = false;

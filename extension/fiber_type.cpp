@@ -19,8 +19,7 @@ PyObject* fiber_vectorcall(PyObject*, PyObject* const* args, size_t flags_and_co
     if (host == nullptr) return nullptr;
     SpawnArguments parsed;
     if (!parse_spawn_arguments("Fiber", args, PyVectorcall_NARGS(flags_and_count), names, parsed)) return nullptr;
-    PyFiber* self = new_fiber(*host, parsed.function, parsed.positional, parsed.positional_count, parsed.keywords,
-                              parsed.name, parsed.size_class, parsed.strategy);
+    PyFiber* self = new_fiber(*host, parsed);
     Py_XDECREF(parsed.keywords);
     return reinterpret_cast<PyObject*>(self);
 }
@@ -30,8 +29,11 @@ int traverse(PyObject* object, visitproc visit, void* arg) {
     Py_VISIT(self->function);
     Py_VISIT(self->arguments);
     Py_VISIT(start_context(self));
-    Py_VISIT(self->value);
     Py_VISIT(self->exception);
+    if (self->fiber == nullptr) return 0;
+    Py_VISIT(self->value);
+    Py_VISIT(static_cast<PyObject*>(self->fiber->value_sent()));
+    Py_VISIT(static_cast<PyObject*>(self->fiber->value_of_permit()));
     if (!suspended(self)) return 0;
     return interpreter::traverse(saved_state(*self->fiber), visit, arg);
 }
@@ -41,27 +43,27 @@ int clear(PyObject* object) {
     PyFiber* self = as_fiber(object);
     Py_CLEAR(self->function);
     Py_CLEAR(self->arguments);
-    Py_XDECREF(take_start_context(self));
-    Py_CLEAR(self->value);
     Py_CLEAR(self->exception);
+    if (self->fiber == nullptr) {
+        if (self->task != nullptr) Py_XDECREF(static_cast<PyObject*>(std::exchange(self->task->argument, nullptr)));
+    } else {
+        Py_CLEAR(self->value);
+    }
     return 0;
 }
 
-// Runs on the owning thread: the last reference went away on another one.
-void unwind_on_owner(runtime::Scheduler&, void* argument) {
-    auto* self = static_cast<PyFiber*>(argument);
-    if (suspended(self) && !self->lost_in_fork && !self->told_to_exit) end_fiber_soon(*thread_host, self);
-    drop_later(*thread_host, as_object(self));
+// Suspended in park() or switch(), which an exception ends at once.
+bool is_waiting_for_unpark(const PyFiber* self) noexcept {
+    return self->fiber->state() == FiberState::kParked && self->fiber->wait_kind() == runtime::WaitKind::kPermit;
 }
 
+// On another thread than its own, or where no switch is possible, it ends when its own thread comes to it: until then it
+// holds itself.
 void unwind_unreachable(PyFiber* self) {
-    runtime::Scheduler& owner = self->fiber->scheduler();
-    if (thread_host != nullptr && thread_host->scheduler == &owner) {
-        if (owner.at_work() || self->fiber->state() != FiberState::kParked) return end_fiber_soon(*thread_host, self);
-        return unwind_fiber(*thread_host, self);
-    }
-    Py_INCREF(as_object(self));
-    if (!owner.post(unwind_on_owner, self)) Py_DECREF(as_object(self));  // its thread is gone: abandoned by dealloc
+    const runtime::Scheduler& owner = self->fiber->scheduler();
+    const bool is_here = thread_host != nullptr && thread_host->scheduler == &owner;
+    if (!is_here || owner.at_work() || !is_waiting_for_unpark(self)) return end_fiber_soon(self);
+    unwind_fiber(*thread_host, self);
 }
 
 void finalize(PyObject* object) {
@@ -80,13 +82,20 @@ void deallocate(PyObject* object) {
     forget_untaken(self);
     Fiber* fiber = self->fiber;
     if (suspended(self)) interpreter::abandon(saved_state(*fiber));
-    if (fiber->state() == FiberState::kNew && thread_host != nullptr && thread_host->scheduler == &fiber->scheduler()) {
-        thread_host->scheduler->discard(*fiber);
+    if (fiber != nullptr && fiber->state() == FiberState::kNew) {
+        Py_XDECREF(static_cast<PyObject*>(fiber->take_argument()));
+        fiber->scheduler().discard(*fiber);
     }
     clear(object);
     Py_CLEAR(self->name);
-    fiber->host = nullptr;
-    fiber->release();
+    if (fiber != nullptr) {
+        Py_XDECREF(static_cast<PyObject*>(fiber->take_value_sent()));
+        Py_XDECREF(static_cast<PyObject*>(fiber->take_value_of_permit()));
+        fiber->host = nullptr;
+        fiber->release();
+    } else {
+        PyMem_Free(self->task);
+    }
     PyObject_GC_Del(object);
 }
 
@@ -97,7 +106,7 @@ PyObject* represent(PyObject* object) {
     PyObject* state = PyObject_GetAttrString(object, "state");
     PyObject* text = state == nullptr ? nullptr
                                       : PyUnicode_FromFormat("<culm.Fiber %U id=%llu %U>", label,
-                                                             static_cast<unsigned long long>(self->fiber->id()), state);
+                                                             static_cast<unsigned long long>(fiber_id(self)), state);
     Py_DECREF(label);
     Py_XDECREF(state);
     return text;
@@ -110,7 +119,7 @@ PyObject* get_name(PyObject* object, void*) {
     if (name != nullptr && PyUnicode_Check(name)) return name;
     Py_XDECREF(name);
     PyErr_Clear();
-    return PyUnicode_FromFormat("fiber-%llu", static_cast<unsigned long long>(self->fiber->id()));
+    return PyUnicode_FromFormat("fiber-%llu", static_cast<unsigned long long>(fiber_id(self)));
 }
 
 int set_name(PyObject* object, PyObject* value, void*) {
@@ -122,27 +131,38 @@ int set_name(PyObject* object, PyObject* value, void*) {
     return 0;
 }
 
-PyObject* get_id(PyObject* object, void*) { return PyLong_FromUnsignedLongLong(as_fiber(object)->fiber->id()); }
+PyObject* get_id(PyObject* object, void*) { return PyLong_FromUnsignedLongLong(fiber_id(as_fiber(object))); }
 
-PyObject* get_ident(PyObject* object, void*) { return PyLong_FromUnsignedLong(as_fiber(object)->fiber->identity()); }
-
-PyObject* get_strategy(PyObject* object, void*) {
-    return PyUnicode_FromString(stack_strategies()[as_fiber(object)->fiber->stack_strategy()]->id());
+PyObject* get_ident(PyObject* object, void*) {
+    const Fiber* fiber = as_fiber(object)->fiber;
+    if (fiber == nullptr) Py_RETURN_NONE;
+    return PyLong_FromUnsignedLong(fiber->identity());
 }
 
-PyObject* get_is_main(PyObject* object, void*) { return PyBool_FromLong(as_fiber(object)->fiber->is_main()); }
+PyObject* get_strategy(PyObject* object, void*) {
+    const PyFiber* self = as_fiber(object);
+    if (self->fiber != nullptr) return PyUnicode_FromString(stack_strategies()[self->fiber->stack_strategy()]->id());
+    return PyUnicode_FromString((self->task->strategy ? *self->task->strategy : default_stack_strategy()).id());
+}
+
+PyObject* get_is_main(PyObject* object, void*) {
+    const Fiber* fiber = as_fiber(object)->fiber;
+    return PyBool_FromLong(fiber != nullptr && fiber->is_main());
+}
 
 PyObject* get_state(PyObject* object, void*) {
     static const char* const kNames[] = {"new", "ready", "running", "parked", "finished"};
     const PyFiber* self = as_fiber(object);
-    const FiberState state = finished(self) ? FiberState::kFinished : self->fiber->state();
+    const FiberState state = finished(self)           ? FiberState::kFinished
+                             : self->fiber == nullptr ? FiberState::kNew
+                                                      : self->fiber->state();
     return PyUnicode_InternFromString(kNames[static_cast<int>(state)]);
 }
 
 PyObject* get_waiting_for(PyObject* object, void*) {
     const PyFiber* self = as_fiber(object);
-    if (finished(self) || self->fiber->state() != FiberState::kParked) Py_RETURN_NONE;
-    static const char* const kKinds[] = {"nothing", "unpark", "join", "sleep", "fd", "lock", "queue"};
+    if (finished(self) || self->fiber == nullptr || self->fiber->state() != FiberState::kParked) Py_RETURN_NONE;
+    static const char* const kKinds[] = {"nothing", "unpark", "join", "sleep", "fd", "lock", "queue", "operation"};
     const char* kind = kKinds[static_cast<int>(self->fiber->wait_kind())];
     if (self->fiber->wait_kind() != runtime::WaitKind::kFd) return PyUnicode_FromString(kind);
     return PyUnicode_FromFormat("fd %zd", static_cast<Py_ssize_t>(self->fiber->wait_object()));
@@ -150,7 +170,7 @@ PyObject* get_waiting_for(PyObject* object, void*) {
 
 PyObject* get_frame(PyObject* object, void*) {
     PyFiber* self = as_fiber(object);
-    if (finished(self) || self->fiber->state() == FiberState::kNew) Py_RETURN_NONE;
+    if (finished(self) || self->fiber == nullptr || self->fiber->state() == FiberState::kNew) Py_RETURN_NONE;
     PyObject* frame = nullptr;
     ThreadHost* host = thread_host;
     const bool mine = host != nullptr && host->scheduler == &self->fiber->scheduler();
@@ -179,23 +199,22 @@ PyObject* class_getitem(PyObject* type, PyObject*) { return Py_NewRef(type); }
 
 PyObject* start(PyObject* object, PyObject*) {
     PyFiber* self = as_fiber(object);
-    ThreadHost* host = thread_host;
-    if (host == nullptr || host->scheduler != &self->fiber->scheduler()) {
-        PyErr_Format(PyExc_RuntimeError, "%R belongs to another OS thread; start it there", object);
-        return nullptr;
-    }
-    if (self->fiber->state() != FiberState::kNew || self->lost_in_fork) {
+    ThreadHost* host = ensure_thread_host();
+    if (host == nullptr) return nullptr;
+    if (!is_unstarted(self)) {
         PyErr_Format(PyExc_RuntimeError, "%R has already been started; a fiber runs once", object);
         return nullptr;
     }
-    start_fiber(*host, self);
+    if (!promise_fiber(*host, self)) return nullptr;
+    start_promised_fiber(*host, self);
     Py_RETURN_NONE;
 }
 
 PyMethodDef methods[] = {
     {"start", start, METH_NOARGS,
-     "start($self, /)\n--\n\nPuts an un-started fiber at the end of its thread's run queue. Does not park.\n\n"
-     "Raises RuntimeError if it was started before or belongs to another OS thread."},
+     "start($self, /)\n--\n\nPuts an un-started fiber at the end of the calling thread's run queue; from then on it "
+     "belongs to that thread. Does not park.\n\n"
+     "Raises RuntimeError if it was started before, and OSError when address space or mappings run out."},
     {"join", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(fiber_join)), METH_FASTCALL | METH_KEYWORDS,
      "join($self, /, timeout=None)\n--\n\nParks until the fiber has finished, at most timeout seconds.\n\n"
      "Returns True when it has finished, False after the timeout. Does not raise the fiber's exception.\n"
@@ -222,7 +241,9 @@ PyGetSetDef attributes[] = {
     {"name", get_name, set_name, "The name given to spawn(), else the function's qualified name.", nullptr},
     {"id", get_id, nullptr, "A number that no other fiber of this process has had.", nullptr},
     {"ident", get_ident, nullptr,
-     "What threading.get_ident() returns in this fiber after patch(); may be reused after its end.", nullptr},
+     "What threading.get_ident() returns in this fiber after patch(); may be reused after its end. None until it is "
+     "started.",
+     nullptr},
     {"is_main", get_is_main, nullptr, "True for the OS thread's own flow of control.", nullptr},
     {"state", get_state, nullptr, "'new', 'ready', 'running', 'parked' or 'finished'.", nullptr},
     {"waiting_for", get_waiting_for, nullptr,
@@ -251,12 +272,12 @@ bool ready_fiber_type(PyObject* module) {
     type.tp_name = "culm.Fiber";
     type.tp_doc =
         "Fiber(fn, *args, name=None, stack_limit=None, strategy=None, **kwargs)\n--\n\n"
-        "A green thread on a C stack of its own. Calling the type makes an un-started one; spawn() makes and starts "
-        "it.\n\n"
+        "A green thread on a C stack of its own. Calling the type makes an un-started one, which any OS thread may "
+        "start; spawn() makes and starts it.\n\n"
         "stack_limit: bytes its stack may grow to, rounded up to a size class; None is 10 MB.\n"
         "strategy: how its stack is allocated: 'arena', 'mmap', 'fault-handler' or 'malloc'; None is 'arena', or "
         "'fault-handler' under strict overcommit.\n"
-        "Raises TypeError, ValueError, and OSError when address space or mappings run out. Does not park.";
+        "Raises TypeError and ValueError. Does not park.";
     type.tp_basicsize = sizeof(PyFiber);
     type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC;
     type.tp_weaklistoffset = offsetof(PyFiber, weak_references);

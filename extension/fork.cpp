@@ -1,13 +1,13 @@
 // What fork() means for fibers: the child has one OS thread, and on it one fiber, the one that forked. The others
 // belong to the parent: they are neither run nor unwound in the child, as with threads.
 //
+// The runtime does it, within fork() itself; here is what Python has to note.
 // Invariant: in the child every fiber of the parent but the forking one is lost() before any Python code runs.
 #include "fork.hpp"
 
 #include <unistd.h>
 
-#include <atomic>
-
+#include "culm/runtime/forking.hpp"
 #include "errors.hpp"
 #include "fiber_type.hpp"
 #include "interposition.hpp"
@@ -15,13 +15,6 @@
 namespace culm::extension {
 
 namespace {
-
-std::atomic<bool> keep_fibers{false};
-
-void mark_lost(runtime::Fiber& fiber, void* running) {
-    if (&fiber == running || fiber.host == nullptr) return;
-    host_of(fiber)->lost_in_fork = true;
-}
 
 void flush_stream(const char* name) {
     PyObject* stream = PySys_GetObject(name);
@@ -50,20 +43,23 @@ int status_of_system_exit(PyObject* exception) {
 PyObject* keep_fibers_after_fork(PyObject*, PyObject* keep) {
     const int truth = PyObject_IsTrue(keep);
     if (truth < 0) return nullptr;
-    keep_fibers.store(truth != 0);
+    runtime::keep_fibers_after_fork(truth != 0);
     Py_RETURN_NONE;
 }
 
+void lose_in_fork(runtime::Fiber& fiber) {
+    if (fiber.host != nullptr) host_of(fiber)->lost_in_fork = true;
+}
+
+void go_on_after_fork(runtime::Fiber& survivor) {
+    if (thread_host == nullptr) return;
+    const bool is_new_main = !survivor.is_main() && &thread_host->scheduler->main_fiber() == &survivor;
+    thread_host->forking = is_new_main ? host_of(survivor) : nullptr;
+}
+
 PyObject* after_fork_in_child(PyObject*, PyObject*) {
-    runtime::Scheduler::abandon_other_schedulers();
     ThreadHost* host = thread_host;
     if (host == nullptr) Py_RETURN_NONE;
-    runtime::Fiber& running = host->scheduler->running();
-    if (!keep_fibers.load()) {
-        host->scheduler->for_each_fiber(mark_lost, &running);
-        host->forking = running.is_main() ? nullptr : host_of(running);
-    }
-    host->scheduler->after_fork_in_child(keep_fibers.load());
     interpreter::adopt_thread_after_fork(host->record);
     if (interposed()) show_identities(*host);
     Py_RETURN_NONE;

@@ -3,6 +3,8 @@
 
 #include <Python.h>
 
+#include "culm/runtime/fiber.hpp"
+
 namespace culm::extension {
 
 // Registers with os.register_at_fork. False: an exception is set.
@@ -10,6 +12,10 @@ bool register_fork_hooks(PyObject* module);
 
 PyObject* keep_fibers_after_fork(PyObject* module, PyObject* keep);
 PyObject* after_fork_in_child(PyObject* module, PyObject* unused);
+
+// Lives::lost_in_fork and Lives::forked.
+void lose_in_fork(runtime::Fiber& fiber);
+void go_on_after_fork(runtime::Fiber& survivor);
 
 // The fiber that forked has ended in a child whose main fiber stayed in the parent: the child's work is done. Flushes
 // the standard streams and exits, with the status that `result` (null: the exception that is set) asks for.

@@ -7,7 +7,7 @@
 #include "culm/runtime/interpose.hpp"
 #include "errors.hpp"
 #include "interpreter/os_error.hpp"
-#include "switch_hooks.hpp"
+#include "embedder.hpp"
 #include "thread_host.hpp"
 
 namespace culm::extension {

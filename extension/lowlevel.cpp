@@ -1,10 +1,10 @@
 // The primitives that schedulers and libraries are built from. switch_to is the hot path: a METH_FASTCALL function
 // whose checks are a handful of loads.
 //
-// Invariant: a value sent to a fiber is received once: while one is on its way, sending another raises.
+// A value travels in the record of the wait that it ends, or in a permit that waits for the fiber's next park(); the
+// reference to it goes with it.
+// Invariant: a value sent to a fiber is received once: while one is on its way by unpark(), sending another raises.
 #include "lowlevel.hpp"
-
-#include <sys/epoll.h>
 
 #include "arguments.hpp"
 #include "deadline.hpp"
@@ -16,27 +16,31 @@ namespace culm::extension {
 using runtime::Fiber;
 using runtime::FiberState;
 using runtime::kNever;
+using runtime::Scheduler;
+using runtime::Sent;
 using runtime::WaitKind;
 using runtime::Wake;
+using runtime::Woken;
 
 namespace {
 
 // The running fiber continues after park or switch: what was sent to it, or what is to be raised in it.
 // A signal whose handler raised nothing leaves the fiber waiting.
-inline PyObject* receive(ThreadHost& host, PyFiber* self, Wake wake, std::int64_t deadline_ns) {
+inline PyObject* receive(ThreadHost& host, PyFiber* self, Woken woken, std::int64_t deadline_ns) {
     while (true) {
-        if (wake == Wake::kNotified && self->exception == nullptr) {
-            PyObject* value = self->value;
-            self->value = nullptr;
+        auto* value = static_cast<PyObject*>(woken.value);
+        if (woken.wake == Wake::kNotified && self->exception == nullptr) {
             return value != nullptr ? value : Py_NewRef(Py_None);
         }
         bool again = false;
-        if (!settle_wake(host, wake, again)) return nullptr;
-        if (wake == Wake::kTimeout) {
+        const bool goes_on = settle_wake(host, woken.wake, again);
+        Py_XDECREF(value);  // sent to a fiber that an exception was waiting for
+        if (!goes_on) return nullptr;
+        if (woken.wake == Wake::kTimeout) {
             PyErr_SetString(PyExc_TimeoutError, "park() was not ended by unpark() within the timeout");
             return nullptr;
         }
-        wake = host.scheduler->park(deadline_ns);
+        woken = host.scheduler->park(deadline_ns);
         flush_drops(host);
     }
 }
@@ -50,7 +54,8 @@ bool check_target(ThreadHost* host, PyObject* object, const char* caller) {
         PyErr_Format(PyExc_RuntimeError, "%R has finished; it cannot be continued", object);
         return false;
     }
-    if (host != nullptr && &as_fiber(object)->fiber->scheduler() != host->scheduler) {
+    const Fiber* fiber = as_fiber(object)->fiber;
+    if (host != nullptr && fiber != nullptr && &fiber->scheduler() != host->scheduler) {
         PyErr_Format(PyExc_RuntimeError, "%R belongs to another OS thread; only unpark() and cancel() reach across",
                      object);
         return false;
@@ -62,19 +67,20 @@ bool check_target(ThreadHost* host, PyObject* object, const char* caller) {
 bool waits_here(const ThreadHost& host, PyObject* object) noexcept {
     if (!is_fiber(object)) return false;
     const PyFiber* target = as_fiber(object);
+    if (target->fiber == nullptr) return false;
     const Fiber& fiber = *target->fiber;
     return fiber.state() == FiberState::kParked && fiber.wait_kind() == WaitKind::kPermit &&
            &fiber.scheduler() == host.scheduler && !target->lost_in_fork;
 }
 
 bool can_be_switched_to(PyFiber* target, PyObject* value) {
-    const Fiber& fiber = *target->fiber;
-    if (fiber.state() == FiberState::kNew) {
+    if (target->fiber == nullptr) {
         if (value == Py_None) return true;
         PyErr_SetString(PyExc_TypeError,
                         "cannot send a value to a fiber that has not started; pass arguments to Fiber()");
         return false;
     }
+    const Fiber& fiber = *target->fiber;
     if (fiber.state() == FiberState::kParked && fiber.wait_kind() == WaitKind::kPermit) return true;
     if (fiber.state() == FiberState::kRunning) {
         PyErr_SetString(PyExc_RuntimeError, "a fiber cannot switch to itself");
@@ -84,25 +90,6 @@ bool can_be_switched_to(PyFiber* target, PyObject* value) {
                  "cannot switch to %R: only a fiber that has not started or is suspended in park() or switch() can be",
                  target);
     return false;
-}
-
-// Runs on the owner with the value sent from another OS thread in `value`.
-bool deliver(PyFiber* target, PyObject* value) {
-    if (target->value != nullptr) {
-        PyErr_Format(PyExc_RuntimeError, "%R already has a value on its way; it must receive that one first", target);
-        return false;
-    }
-    target->value = Py_NewRef(value);
-    return true;
-}
-
-void unpark_on_owner(runtime::Scheduler& scheduler, void* argument) {
-    auto* target = static_cast<PyFiber*>(argument);
-    if (!finished(target)) {
-        if (!target->fiber->is_main()) hold_scheduled(target);
-        scheduler.unpark(*target->fiber);
-    }
-    drop_later(*thread_host, as_object(target));
 }
 
 PyObject* wait_descriptor(const char* caller, std::uint32_t events, PyObject* const* args, Py_ssize_t count,
@@ -147,12 +134,12 @@ PyObject* park(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* nam
     PyFiber* self = running_fiber(*host);
     const bool give_up_reference = deadline_ns == kNever && !self->fiber->is_main();
     if (give_up_reference) release_scheduled_later(*host, self);
-    const Wake wake = host->scheduler->park(deadline_ns);
+    const Woken woken = host->scheduler->park(deadline_ns);
     if (give_up_reference) {
         hold_scheduled(self);
         flush_drops(*host);
     }
-    return receive(*host, self, wake, deadline_ns);
+    return receive(*host, self, woken, deadline_ns);
 }
 
 PyObject* unpark(PyObject*, PyObject* const* args, Py_ssize_t count) {
@@ -162,22 +149,19 @@ PyObject* unpark(PyObject*, PyObject* const* args, Py_ssize_t count) {
     }
     if (!check_target(nullptr, args[0], "unpark")) return nullptr;
     PyFiber* target = as_fiber(args[0]);
-    if (target->fiber->state() == FiberState::kNew) {
+    if (target->fiber == nullptr) {
         PyErr_Format(PyExc_RuntimeError, "%R has not started; start() it first", args[0]);
         return nullptr;
     }
-    if (!deliver(target, count == 2 ? args[1] : Py_None)) return nullptr;
-    runtime::Scheduler& owner = target->fiber->scheduler();
-    if (thread_host != nullptr && thread_host->scheduler == &owner) {
-        if (!target->fiber->is_main()) hold_scheduled(target);
-        owner.unpark(*target->fiber);
-        Py_RETURN_NONE;
+    PyObject* value = Py_NewRef(count == 2 ? args[1] : Py_None);
+    const Sent sent = Scheduler::unpark(*target->fiber, value);
+    if (sent == Sent::kSent) Py_RETURN_NONE;
+    Py_DECREF(value);
+    if (sent == Sent::kBusy) {
+        PyErr_Format(PyExc_RuntimeError, "%R already has a value on its way; it must receive that one first", target);
+    } else {
+        PyErr_Format(PyExc_RuntimeError, "%R cannot be unparked: its OS thread has ended", args[0]);
     }
-    Py_INCREF(as_object(target));
-    if (owner.post(unpark_on_owner, target)) Py_RETURN_NONE;
-    Py_DECREF(as_object(target));
-    Py_CLEAR(target->value);
-    PyErr_Format(PyExc_RuntimeError, "%R cannot be unparked: its OS thread has ended", args[0]);
     return nullptr;
 }
 
@@ -199,22 +183,22 @@ PyObject* switch_to(PyObject*, PyObject* const* args, Py_ssize_t count) {
         bool again = false;
         if (!settle_wake(*host, host->scheduler->sleep_until(0), again)) return nullptr;
     }
-    // A fiber that is still suspended has received what was sent before: there is nothing to overwrite.
-    if (count == 2 && target->fiber->state() == FiberState::kParked) Py_XSETREF(target->value, Py_NewRef(value));
+    if (target->fiber == nullptr && !promise_fiber(*host, target)) return nullptr;
+    const bool sends = count == 2 && target->fiber->state() == FiberState::kParked;
     if (!target->fiber->is_main()) hold_scheduled(target);
     const bool give_up_reference = !self->fiber->is_main();
     if (give_up_reference) release_scheduled_later(*host, self);
-    const Wake wake = host->scheduler->switch_to(*target->fiber);
+    const Woken woken = host->scheduler->switch_to(*target->fiber, sends ? Py_NewRef(value) : nullptr);
     if (give_up_reference && !self->holds_scheduled) hold_scheduled(self);  // a permit brought it back
-    return receive(*host, self, wake, kNever);
+    return receive(*host, self, woken, kNever);
 }
 
 PyObject* wait_readable(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {
-    return wait_descriptor("wait_readable", EPOLLIN, args, count, names);
+    return wait_descriptor("wait_readable", runtime::kFdReadable, args, count, names);
 }
 
 PyObject* wait_writable(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {
-    return wait_descriptor("wait_writable", EPOLLOUT, args, count, names);
+    return wait_descriptor("wait_writable", runtime::kFdWritable, args, count, names);
 }
 
 }  // namespace culm::extension

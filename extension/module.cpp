@@ -11,7 +11,7 @@
 #include "scheduling.hpp"
 #include "settings.hpp"
 #include "stack_sites.hpp"
-#include "switch_hooks.hpp"
+#include "embedder.hpp"
 #include "thread_host.hpp"
 #include "undertaker.hpp"
 
@@ -135,7 +135,7 @@ int execute(PyObject* module) {
     if (!interpreter::initialize()) return -1;
     if (!add_exceptions(module) || !add_stack_overflow(module)) return -1;
     if (!ready_fiber_type(module) || !ready_stack_use_type(module)) return -1;
-    install_switch_hooks();
+    install_embedder();
     return register_fork_hooks(module) && register_shut_down(module) ? 0 : -1;
 }
 

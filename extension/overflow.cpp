@@ -35,10 +35,6 @@ bool overflown(Fiber& fiber, bool again) {
     return true;
 }
 
-void trace(const Fiber&) {
-    if (thread_host != nullptr) interpreter::write_running_frames(thread_host->record);
-}
-
 // --- at a switch
 // --------------------------------------------------------------------------------------------------------
 
@@ -199,6 +195,10 @@ bool add_stack_overflow(PyObject* module) {
     return PyModule_AddObjectRef(module, "StackOverflowError", type) == 0;  // this reference is kept, too
 }
 
+void trace_overflown(const Fiber&) {
+    if (thread_host != nullptr) interpreter::write_running_frames(thread_host->record);
+}
+
 PyObject* make_stack_overflow(PyFiber* self) {
     PyObject* message = message_for(self);
     PyObject* made = message == nullptr ? nullptr : PyObject_CallOneArg(overflow_type, message);
@@ -215,14 +215,13 @@ PyObject* install_fault_handler(PyObject*, PyObject*) {
     Py_RETURN_NONE;
 }
 
-void set_overflow_hooks(runtime::SwitchHook& hook) noexcept {
-    hook.overflown = overflown;
-    hook.trace = trace;
-    hook.overflow_pending = pending;
-    hook.overflow_leaves = leaves;
-    hook.overflow_returns = returns;
-    hook.overflow_ended = ended;
-    hook.overflow_ends = hand_to_undertaker;
+runtime::Overflows overflow_roles() noexcept {
+    return {.begins = overflown,
+            .is_pending = pending,
+            .leaves = leaves,
+            .returns = returns,
+            .ended = ended,
+            .ends_fiber = hand_to_undertaker};
 }
 
 }  // namespace culm::extension

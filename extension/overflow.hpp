@@ -3,7 +3,7 @@
 
 #include <Python.h>
 
-#include "culm/runtime/switch_hook.hpp"
+#include "culm/runtime/embedder.hpp"
 
 namespace culm::extension {
 
@@ -18,7 +18,8 @@ PyObject* make_stack_overflow(PyFiber* self);
 PyObject* remove_fault_handler(PyObject* module, PyObject* unused);
 PyObject* install_fault_handler(PyObject* module, PyObject* unused);
 
-// Fills in the members that deal with overflows.
-void set_overflow_hooks(runtime::SwitchHook& hook) noexcept;
+// The roles of the embedding language that deal with overflows (culm/runtime/embedder.hpp).
+runtime::Overflows overflow_roles() noexcept;
+void trace_overflown(const runtime::Fiber& fiber);
 
 }  // namespace culm::extension

@@ -22,11 +22,8 @@ PyObject* spawn(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* na
         return nullptr;
     SpawnArguments parsed;
     if (!parse_spawn_arguments("spawn", args, count, names, parsed)) return nullptr;
-    PyFiber* self = new_fiber(*host, parsed.function, parsed.positional, parsed.positional_count, parsed.keywords,
-                              parsed.name, parsed.size_class, parsed.strategy);
+    PyFiber* self = spawn_fiber(*host, parsed);
     Py_XDECREF(parsed.keywords);
-    if (self == nullptr) return nullptr;
-    start_fiber(*host, self);
     return as_object(self);
 }
 

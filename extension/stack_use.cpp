@@ -30,6 +30,21 @@ PyStructSequence_Field fields[] = {
 
 PyStructSequence_Desc description = {"culm.StackUse", "The stack of a fiber, in bytes.", fields, 4};
 
+PyObject* stack_use(std::size_t limit, std::size_t used, std::size_t resident, std::size_t peak) {
+    const std::size_t values[] = {limit, used, resident, peak};
+    PyObject* result = PyStructSequence_New(&StackUse_Type);
+    if (result == nullptr) return nullptr;
+    for (Py_ssize_t i = 0; i < 4; ++i) {
+        PyObject* number = PyLong_FromSize_t(values[i]);
+        if (number == nullptr) {
+            Py_DECREF(result);
+            return nullptr;
+        }
+        PyStructSequence_SetItem(result, i, number);
+    }
+    return result;
+}
+
 std::size_t used_bytes(const PyFiber* self) {
     const auto* base = self->fiber->stack().base;
     const void* sp = suspended(self) ? self->fiber->suspended_sp() : __builtin_frame_address(0);
@@ -76,7 +91,7 @@ PyObject* resident_pages(PyObject*, PyObject* object) {
         return nullptr;
     }
     const PyFiber* self = as_fiber(object);
-    if (!self->fiber->stack() || finished(self)) return PyList_New(0);
+    if (self->fiber == nullptr || !self->fiber->stack() || finished(self)) return PyList_New(0);
     PresentPages pages{self->fiber->stack().base, {}};
     auto seen = visit_present(self->fiber->stack(), &PresentPages::add, &pages);
     if (!seen) return raise_error(seen.error());
@@ -90,6 +105,7 @@ bool ready_stack_use_type(PyObject* module) {
 
 PyObject* fiber_stack(PyObject* object, void*) {
     PyFiber* self = as_fiber(object);
+    if (self->fiber == nullptr) return stack_use(stack_limit_bytes(self->task->stack_class), 0, 0, 0);
     const bool has_stack = static_cast<bool>(self->fiber->stack()) && !finished(self);
     Residency residency;
     if (has_stack) {
@@ -99,19 +115,7 @@ PyObject* fiber_stack(PyObject* object, void*) {
         self->fiber->note_peak(residency.depth_bytes);
     }
     const std::size_t limit = self->fiber->is_main() ? 0 : stack_limit_bytes(self->fiber->stack_class());
-    const std::size_t values[] = {limit, has_stack ? used_bytes(self) : 0, residency.resident_bytes,
-                                  self->fiber->peak_bytes()};
-    PyObject* result = PyStructSequence_New(&StackUse_Type);
-    if (result == nullptr) return nullptr;
-    for (Py_ssize_t i = 0; i < 4; ++i) {
-        PyObject* number = PyLong_FromSize_t(values[i]);
-        if (number == nullptr) {
-            Py_DECREF(result);
-            return nullptr;
-        }
-        PyStructSequence_SetItem(result, i, number);
-    }
-    return result;
+    return stack_use(limit, has_stack ? used_bytes(self) : 0, residency.resident_bytes, self->fiber->peak_bytes());
 }
 
 }  // namespace culm::extension

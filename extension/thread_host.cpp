@@ -60,7 +60,7 @@ void take_down(ThreadHost* host) {
     interpreter::hide_fiber_identities(host->record);
     Py_CLEAR(host->main);
     Py_CLEAR(host->undertaker);
-    (void)Scheduler::close_at_thread_end();  // refused while a fiber refuses to end: its memory stays
+    (void)Scheduler::close_current();  // refused while a fiber refuses to end: its memory stays
     thread_host = nullptr;
     flush_drops(*host);  // what calls of other threads, taken in during the close, left behind
     delete host;
@@ -110,7 +110,7 @@ bool unwind_round(ThreadHost& host, bool at_exit, bool is_first) {
     const runtime::Fiber* running = &host.scheduler->running();
     for (PyFiber* fiber : live) {
         if (is_first && fiber->told_to_exit) continue;  // it is cleaning up
-        if (fiber->fiber != running && !finished(fiber)) end_fiber_soon(host, fiber);
+        if (fiber->fiber != running && !finished(fiber)) end_fiber_soon(fiber);
     }
     // Each has its turn before the grace begins, however many they are.
     if (!live.empty()) host.scheduler->yield_now();

@@ -72,10 +72,14 @@ bool ensure_undertaker(ThreadHost& host) {
     Py_CLEAR(host.undertaker);
     PyObject* function = PyCFunction_New(&bury_all_method, nullptr);
     if (function == nullptr) return false;
-    host.undertaker = new_fiber(host, function, nullptr, 0, nullptr, nullptr, StackClass::k256K, nullptr);
+    PyFiber* made = new_fiber(host, {.function = function, .size_class = StackClass::k256K});
     Py_DECREF(function);
-    if (host.undertaker == nullptr) return false;
-    if (!host.out_of_stack.empty()) start_fiber(host, host.undertaker);
+    if (made == nullptr || !promise_fiber(host, made)) {
+        Py_XDECREF(as_object(made));
+        return false;
+    }
+    host.undertaker = made;
+    if (!host.out_of_stack.empty()) start_promised_fiber(host, made);
     return true;
 }
 
@@ -85,7 +89,7 @@ bool hand_to_undertaker(Fiber& fiber) {
     PyFiber* self = host_of(fiber);
     Py_INCREF(as_object(self));
     host.out_of_stack.push_back(self);
-    if (host.undertaker->fiber->state() == FiberState::kNew) start_fiber(host, host.undertaker);
+    if (host.undertaker->fiber->state() == FiberState::kNew) start_promised_fiber(host, host.undertaker);
     report_running_out(fiber.stack());
     return true;
 }

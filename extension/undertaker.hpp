@@ -21,7 +21,7 @@ PyObject* get_overflow_ends_fibers(PyObject* module, PyObject* unused);
 // Makes the thread's undertaker if it is needed and there is none. False: an exception is set.
 bool ensure_undertaker(ThreadHost& host);
 
-// SwitchHook::overflow_ends.
+// Overflows::ends_fiber.
 bool hand_to_undertaker(runtime::Fiber& fiber);
 
 // For threading on fibers: called with the identity and the function of each fiber that was ended so.

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "culm/check.hpp"
 #include "culm/runtime/scheduler.hpp"
 #include "fiber_slab.hpp"
 
@@ -73,7 +74,7 @@ void Fiber::release() noexcept {
     const bool last =
         references_.load(std::memory_order_acquire) == 1 || references_.fetch_sub(1, std::memory_order_acq_rel) == 1;
     if (!last) return;
-    assert(state_ != FiberState::kNew);  // whoever makes one starts it or discards it
+    check(state_ != FiberState::kNew, "a new fiber was released: start it, switch to it or discard it on its own thread");
     std::free(name_);
     FiberSlab::give_back(*this);
 }

@@ -126,11 +126,12 @@ void Scheduler::poll_idle(Fiber& self, std::int64_t timeout_ns) noexcept {
 // interrupt the sleep. The kernel lets them in again while it waits, and only then (epoll_pwait(2)).
 void Scheduler::sleep_in_poll(Fiber& self, std::int64_t timeout_ns) noexcept {
     const Embedder& embedder = detail::embedder;
-    const bool holds_signals = embedder.signals.are_handled_by && embedder.signals.are_handled_by(*this);
+    const Signals& signals = embedder.signals;
+    const bool holds_signals = signals.are_pending && (!signals.are_handled_by || signals.are_handled_by(*this));
     sigset_t mask;
     if (holds_signals) {
         ::pthread_sigmask(SIG_BLOCK, &held_signals(), &mask);
-        if (embedder.signals.are_pending(*this)) {
+        if (signals.are_pending(*this)) {
             ::pthread_sigmask(SIG_SETMASK, &mask, nullptr);
             return interrupt_main();
         }

@@ -25,8 +25,8 @@ struct ThreadExit {
     ~ThreadExit() {
         Scheduler* scheduler = Scheduler::current();
         if (!scheduler) return;
-        if (scheduler->running_->is_main_) scheduler->give_up_all();
-        if (Scheduler::close_at_thread_end()) return;
+        if (scheduler->running_->is_main()) scheduler->give_up_all();
+        if (Scheduler::close_current()) return;
         // The thread ends on the stack of a fiber: nothing can be given back. Nobody will answer requests.
         scheduler->parts_->inbox.close();
         scheduler->parts_->closings->release();
@@ -137,17 +137,12 @@ constexpr Error kBusy{EBUSY, "close a scheduler", "let all fibers finish, then c
 }  // namespace
 
 Result<void> Scheduler::close_current() noexcept {
-    if (current_ && current_->parts_->unstarted > 0) return kBusy;
-    return close_at_thread_end();
-}
-
-Result<void> Scheduler::close_at_thread_end() noexcept {
     Scheduler* self = current_;
     if (!self) return {};
     Parts& parts = *self->parts_;
     for (int round = 0; round < kCloseRoundsMax; ++round) {
         if (!self->running_->is_main_ || self->at_work_) return kBusy;
-        if (parts.fibers > 0) return kBusy;
+        if (parts.fibers > 0 || parts.unstarted > 0) return kBusy;
         if (parts.inbox.close_if_empty()) {
             self->shut();
             release_thread_signal_stack();
@@ -180,6 +175,8 @@ StackPool& Scheduler::stack_pool() noexcept { return *parts_->stacks; }
 bool Scheduler::exact_peaks() const noexcept { return parts_->shrinker.exact_peaks(); }
 
 unsigned long Scheduler::thread_identity() const noexcept { return parts_->thread_identity; }
+
+std::int64_t Scheduler::deadline_of(const Fiber& fiber) const noexcept { return parts_->timers.deadline_of(fiber); }
 
 SchedulerStatistics Scheduler::statistics() const noexcept {
     const Parts& parts = *parts_;

@@ -52,13 +52,13 @@ Wake Scheduler::await_quietly(std::int64_t deadline_ns, bool& switched) noexcept
     if (self.is_shared_wait_ && self.is_claimed()) [[unlikely]] {
         // Completed by another thread since the record was linked. The request that says so finds the wait over.
         self.ticket_.store(0, std::memory_order_relaxed);
-        return Wake::kNotified;
+        return self.own_.closed ? Wake::kClosed : Wake::kNotified;
     }
     if (deadline_ns != kNever) parts_->timers.add(self, deadline_ns);
     self.move_to(FiberState::kParked);
     switched = suspend(self);
     self.ticket_.store(0, std::memory_order_relaxed);
-    return self.wake_;
+    return self.wake_ == Wake::kNotified && self.own_.closed ? Wake::kClosed : self.wake_;
 }
 
 void Scheduler::arrive(Fiber& self, bool switched) noexcept {

@@ -22,6 +22,10 @@ runtime::Scheduler& scheduler_or_abort() noexcept {
 
 }  // namespace
 
+runtime::Wake JoinHandle::join(std::int64_t deadline_ns) noexcept {
+    return scheduler_or_abort().join(fiber(), deadline_ns);
+}
+
 void yield_now() noexcept { scheduler_or_abort().yield_now(); }
 
 runtime::Wake sleep_for(std::chrono::nanoseconds duration) noexcept {

@@ -37,6 +37,10 @@ public:
     // The one with the earliest deadline if that is not after now, taken out.
     Due pop_due(std::int64_t now_ns) noexcept;
 
+    // kNever for a fiber that is not held.
+    std::int64_t deadline_of(const Fiber& fiber) const noexcept {
+        return holds(fiber) ? entries_[fiber.timer_index_].deadline_ns : kNever;
+    }
     static bool holds(const Fiber& fiber) noexcept { return fiber.timer_index_ != kNotHeld; }
     static bool holds(const Scope& scope) noexcept { return scope.timer_index_ != kNotHeld; }
 

@@ -65,7 +65,6 @@ int status_of_forked_child(Scheduler& scheduler) {
     const pid_t child = fork();
     if (child < 0) return 1;
     if (child == 0) {
-        scheduler.after_fork_in_child(false);
         int finished = 0;
         auto made = scheduler.new_fiber(live, &finished, StackClass::k64K);
         if (!made) _exit(is_explained(made.error()) ? 0 : 2);

@@ -10,6 +10,7 @@
 
 #include "culm/runtime/scheduler.hpp"
 #include "culm/runtime/spawn.hpp"
+#include "culm/runtime/wait_queue.hpp"
 
 namespace culm::testing {
 

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <thread>
 
+#include "culm/runtime/forking.hpp"
 #include "fixture.hpp"
 
 using namespace culm::testing;
@@ -69,7 +70,6 @@ TEST_CASE("a fiber forks: the child goes on with it alone, the parent with all")
     auto forker = small_fiber([&] {
         child = fork();
         if (child != 0) return;
-        scheduler->after_fork_in_child(false);
         if (scheduler->statistics().fibers != 1) _exit(1);
         if (scheduler->statistics().fd_waits != 0) _exit(2);
         if (sleeper.fiber().state() != FiberState::kFinished) _exit(3);
@@ -97,7 +97,6 @@ TEST_CASE("when the last fiber of such a child ends, the process ends with statu
         child = fork();
         if (child != 0) return;
         in_child = true;
-        scheduler->after_fork_in_child(false);
         small_fiber([] { culm::sleep_for(std::chrono::milliseconds(1)); });
         // No leak check here: what the abandoned stacks refer to counts as lost.
         std::atexit([] { _exit(0); });
@@ -113,7 +112,6 @@ TEST_CASE("the main fiber forks") {
     let_others_run();
     const pid_t child = fork();
     if (child == 0) {
-        scheduler->after_fork_in_child(false);
         if (scheduler->statistics().fibers != 0) _exit(1);
         if (!works()) _exit(2);
         _exit(Scheduler::close_current() ? 0 : 3);
@@ -140,8 +138,9 @@ TEST_CASE("keep_fibers: all go on in both processes") {
         ++woken;
     });
     let_others_run();
+    culm::runtime::keep_fibers_after_fork(true);
     const pid_t child = fork();
-    if (child == 0) scheduler->after_fork_in_child(true);
+    culm::runtime::keep_fibers_after_fork(false);
     if (child != 0) CHECK(exit_code_of(child) == 0);
     const bool written = write(ends[1], "x", 1) == 1;
     waiter.join();
@@ -167,8 +166,6 @@ TEST_CASE("the schedulers of other threads are given up in the child") {
     scheduler->park();
     const pid_t child = fork();
     if (child == 0) {
-        scheduler->after_fork_in_child(false);
-        Scheduler::abandon_other_schedulers();
         if (foreign->scheduler().post([](Scheduler&, void*) {}, nullptr)) _exit(1);
         if (!foreign->scheduler().lost_in_fork()) _exit(3);
         if (scheduler->lost_in_fork()) _exit(4);

@@ -3,7 +3,7 @@
 #include <exception>
 #include <string>
 
-#include "culm/runtime/switch_hook.hpp"
+#include "culm/runtime/embedder.hpp"
 #include "fixture.hpp"
 
 using namespace culm::testing;
@@ -110,19 +110,19 @@ TEST_CASE("pointers into a suspended stack stay valid") {
 TEST_CASE("the hook is told of stacks and switches in order, and may wait after a switch") {
     static std::string log;
     static bool nested_wait_wanted = false;
-    culm::runtime::SwitchHook hook;
-    hook.on_stack = [](Fiber& fiber) {
+    culm::runtime::Embedder embedder;
+    embedder.lives.given_stack = [](Fiber& fiber) {
         log += 's';
         for (std::uint32_t i = 0; i < fiber.host_stack_bytes; ++i) fiber.host_area()[i] = std::byte{7};
     };
-    hook.on_switch = [](Fiber& from, Fiber& to) { log += from.is_main() ? '>' : to.is_main() ? '<' : '='; };
-    hook.after_switch = [](Fiber& now) {
+    embedder.switching.exchange = [](Fiber& from, Fiber& to) { log += from.is_main() ? '>' : to.is_main() ? '<' : '='; };
+    embedder.switching.arrived = [](Fiber& now) {
         log += now.is_main() ? 'm' : 'f';
         if (!std::exchange(nested_wait_wanted, false)) return;
         // Dropping a reference may run anything, waiting included.
         CHECK(now.scheduler().sleep_until(now.scheduler().clock().now_ns() + 1) == Wake::kTimeout);
     };
-    culm::runtime::set_switch_hook(hook);
+    culm::runtime::set_embedder(embedder);
     {
         Simulation simulation;
         Scheduler& scheduler = *simulation.scheduler;
@@ -151,5 +151,5 @@ TEST_CASE("the hook is told of stacks and switches in order, and may wait after 
         CHECK(simulation.now_ns() == 1);
         fiber.release();
     }
-    culm::runtime::set_switch_hook({});
+    culm::runtime::set_embedder({});
 }

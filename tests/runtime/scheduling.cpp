@@ -89,8 +89,9 @@ TEST_CASE("only a permit, the deadline or a cancel ends a wait for a permit") {
     Wake reason = Wake::kClosed;
     auto fiber = small_fiber([&] { reason = scheduler.park(kSecond); });
     let_others_run();
-    scheduler.wake(fiber.fiber(), Wake::kNotified);
-    scheduler.wake(fiber.fiber(), Wake::kClosed);
+    scheduler.forget_fd(0);
+    auto joined = small_fiber([] {});
+    joined.join();
     CHECK(fiber.fiber().state() == FiberState::kParked);
     fiber.join();
     CHECK(reason == Wake::kTimeout);
@@ -252,21 +253,6 @@ TEST_CASE("for_each_fiber visits started fibers, abandon takes one out") {
     CHECK(joiner.join() == Wake::kNotified);
     CHECK(parked.fiber().state() == FiberState::kFinished);
     CHECK(scheduler->stack_pool().statistics(culm::StackClass::k256K).stacks_taken == 1);
-}
-
-TEST_CASE("a thread's end closes its scheduler though a fiber was never started") {
-    Fiber* made = nullptr;
-    Scheduler* closed = nullptr;
-    std::thread([&] {
-        closed = Scheduler::create({}).value();
-        made = closed->new_fiber([](Fiber&, void*) {}, nullptr).value();
-        CHECK(Scheduler::close_current().error().code == EBUSY);
-        CHECK(Scheduler::close_at_thread_end());
-        CHECK(Scheduler::current() == nullptr);
-    }).join();
-    CHECK(made->state() == FiberState::kNew);
-    CHECK(!closed->post([](Scheduler&, void*) {}, nullptr));
-    made->release();  // and with it the last that kept the scheduler's memory
 }
 
 TEST_CASE("close refuses while fibers are unfinished or new, and create while there is a scheduler") {

@@ -5,7 +5,7 @@
 #include <atomic>
 #include <thread>
 
-#include "culm/runtime/switch_hook.hpp"
+#include "culm/runtime/embedder.hpp"
 #include "fixture.hpp"
 
 using namespace culm::testing;
@@ -61,42 +61,42 @@ TEST_CASE("the hook says whether a signal concerns the main fiber") {
     handle_usr1();
     static std::atomic<int> asked;
     asked = 0;
-    culm::runtime::SwitchHook hook;
-    hook.signal_pending = [](Scheduler&) { return ++asked > 3; };
-    culm::runtime::set_switch_hook(hook);
+    culm::runtime::Embedder embedder;
+    embedder.signals.are_pending = [](const Scheduler&) { return ++asked > 3; };
+    culm::runtime::set_embedder(embedder);
     {
         SchedulerForTest scheduler;
         const Sender sender(pthread_self());
         CHECK(scheduler->park() == Wake::kInterrupted);
         CHECK(asked > 3);
     }
-    culm::runtime::set_switch_hook({});
+    culm::runtime::set_embedder({});
 }
 
 TEST_CASE("a signal that came before the wait is found without a poll") {
-    culm::runtime::SwitchHook hook;
-    hook.signal_pending = [](Scheduler&) { return true; };
-    culm::runtime::set_switch_hook(hook);
+    culm::runtime::Embedder embedder;
+    embedder.signals.are_pending = [](const Scheduler&) { return true; };
+    culm::runtime::set_embedder(embedder);
     {
         SchedulerForTest scheduler;
         CHECK(scheduler->park() == Wake::kInterrupted);
         CHECK(scheduler->statistics().polls == 0);
     }
-    culm::runtime::set_switch_hook({});
+    culm::runtime::set_embedder({});
 }
 
 TEST_CASE("idle hooks bracket a poll that may block, and no other") {
     static int depth;
     static int idled;
     depth = idled = 0;
-    culm::runtime::SwitchHook hook;
-    hook.idle_begin = [](Fiber& self) {
+    culm::runtime::Embedder embedder;
+    embedder.idling.begins = [](Fiber& self) {
         CHECK(self.scheduler().at_work());
         ++depth;
         ++idled;
     };
-    hook.idle_end = [](Fiber&) { --depth; };
-    culm::runtime::set_switch_hook(hook);
+    embedder.idling.ends = [](Fiber&) { --depth; };
+    culm::runtime::set_embedder(embedder);
     {
         SchedulerForTest scheduler;
         auto fiber = small_fiber([&] {
@@ -110,5 +110,5 @@ TEST_CASE("idle hooks bracket a poll that may block, and no other") {
         CHECK(depth == 0);
         CHECK_FALSE(scheduler->at_work());
     }
-    culm::runtime::set_switch_hook({});
+    culm::runtime::set_embedder({});
 }

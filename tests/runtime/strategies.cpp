@@ -179,7 +179,6 @@ TEST_CASE("after a fork in a fiber of the fault-handler strategy both sides grow
             [&status, &options] {
                 const pid_t child = fork();
                 if (child == 0) {
-                    Scheduler::current()->after_fork_in_child(true);
                     go_down(300);
                     culm::spawn([] { go_down(300); }, options).join();
                     _exit(0);

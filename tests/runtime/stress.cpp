@@ -80,13 +80,10 @@ private:
     void wake_somebody() {
         Fiber* fiber = some_fiber();
         if (!fiber) return;
-        switch (below(3)) {
-            case 0:
-                return scheduler().unpark(*fiber);
-            case 1:
-                return scheduler().wake(*fiber, Wake::kNotified);
-            default:
-                return scheduler().cancel(*fiber);
+        if (below(2) == 0) {
+            Scheduler::unpark(*fiber);
+        } else {
+            Scheduler::cancel(*fiber);
         }
     }
     void change_readiness() {

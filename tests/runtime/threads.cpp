@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "culm/stack_arena.hpp"
 #include "culm/stack_pool.hpp"
 #include "fixture.hpp"
 
@@ -129,27 +130,46 @@ TEST_CASE("control blocks may be released on another thread, and after their sch
     for (auto& fiber : fibers) fiber.join();
 }
 
-TEST_CASE("the last reference to a new fiber may go on another thread: its promise of a stack comes back") {
-    SchedulerForTest scheduler;
-    auto made = scheduler->new_fiber([](Fiber&, void*) {}, nullptr, culm::StackClass::k64K);
-    REQUIRE(made);
-    std::thread([&] { made.value()->release(); }).join();
-    scheduler->sleep_until(scheduler->clock().now_ns() + 1);
-    for (unsigned i = 0; i <= Scheduler::kSwitchesPerLook; ++i) culm::yield_now();
-    CHECK(scheduler->stack_pool().statistics(culm::StackClass::k64K).stacks_reserved == 0);
+TEST_CASE("a task made on one thread runs on the one that starts it, and stays there") {
+    std::thread::id ran_on;
+    culm::task task([&] { ran_on = std::this_thread::get_id(); });
+    std::thread::id started_on;
+    std::thread starter([&] {
+        started_on = std::this_thread::get_id();
+        auto fiber = std::move(task).start();
+        REQUIRE(fiber);
+        CHECK(fiber.value().join() == Wake::kNotified);
+    });
+    starter.join();
+    CHECK(ran_on == started_on);
+    CHECK(Scheduler::current() == nullptr);  // making a task needs no scheduler
 }
 
-TEST_CASE("a thread may end with fibers left: they stay where they are, and calls are refused") {
+TEST_CASE("a thread may end with fibers left: they never run again, their stacks go with it, requests are refused") {
     Fiber* left = nullptr;
+    bool ran_on = false;
+    culm::StackArena& arena = culm::StackArena::of(culm::StackClass::k256K);
+    const auto stacks_out = [&] { return arena.statistics().slots_carved - arena.statistics().slots_free; };
+    const std::size_t out_before = stacks_out();
     std::thread([&] {
-        auto parked = small_fiber([] { Scheduler::current()->park(); });
+        auto parked = small_fiber([&] {
+            Scheduler::current()->park();
+            ran_on = true;
+        });
         let_others_run();
         left = &parked.fiber();
         left->retain();
     }).join();
-    CHECK(left->state() == FiberState::kParked);
+    CHECK(left->state() == FiberState::kFinished);
+    CHECK_FALSE(left->stack());
+    CHECK(stacks_out() == out_before);
     CHECK_FALSE(left->scheduler().post([](Scheduler&, void*) {}, nullptr));
+    CHECK_FALSE(Scheduler::cancel(*left));
+    CHECK(Scheduler::unpark(*left) == culm::runtime::Sent::kClosed);
+    SchedulerForTest scheduler;
+    CHECK(scheduler->join(*left) == Wake::kNotified);
     left->release();
+    CHECK_FALSE(ran_on);
 }
 
 TEST_CASE("posting races with closing: a call is made or refused, never lost") {

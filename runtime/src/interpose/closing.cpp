@@ -1,14 +1,15 @@
 // Calls that end, copy or reconfigure a descriptor: they never park, but fibers that wait for it must hear of it first,
 // and what is remembered of its number must stay true.
 //
-// Waiters on the calling thread get EBADF through its scheduler, those on other threads through their homes. The order
-// is always: tell, forget, close; the number cannot mean another file before that. A child made by vfork closes
+// Waiters on the calling thread get EBADF through its scheduler, those on other threads through notices. The order is
+// always: tell, forget, close; the number cannot mean another file before that. A child made by vfork closes
 // descriptors of its own in memory that is its parent's: there nothing is told or forgotten.
 #include <fcntl.h>
 #include <sys/ioctl.h>
 
 #include <algorithm>
 
+#include "closing_notices.hpp"
 #include "descriptors.hpp"
 #include "gate.hpp"
 #include "hooks.hpp"
@@ -18,17 +19,21 @@ namespace culm::runtime::interpose {
 
 namespace {
 
+// Also while a mutex is held: telling does not park.
+void tell_own_fibers(int fd) noexcept {
+    if (Scheduler* scheduler = Scheduler::current(); scheduler && !scheduler->at_work()) scheduler->forget_fd(fd);
+}
+
 void announce_close(int fd) noexcept {
     if (fd < 0) return;
-    // Also while a mutex is held: telling does not park.
-    if (Scheduler* scheduler = Scheduler::current(); scheduler && !scheduler->at_work()) scheduler->forget_fd(fd);
-    Home::announce_close(fd, descriptors::home(fd));
+    tell_own_fibers(fd);
+    ClosingNotices::announce(fd);
     descriptors::reset(fd);
 }
 
-// A range may span millions of numbers: only those that a hook has waited for are announced.
+// A range may span millions of numbers: only those that a fiber has waited for are announced.
 void announce_range(unsigned first, unsigned last) noexcept {
-    descriptors::for_each_waited_for(first, last, announce_close);
+    ClosingNotices::announce_range(first, last, tell_own_fibers);
     descriptors::reset_range(first, last);
 }
 

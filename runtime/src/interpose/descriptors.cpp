@@ -10,7 +10,6 @@
 #include <new>
 
 #include "culm/runtime/clock.hpp"
-#include "home.hpp"
 #include "real.hpp"
 
 namespace culm::runtime::interpose::descriptors {
@@ -23,7 +22,6 @@ constexpr std::uint8_t kDrained = 4;
 
 struct Entry {
     std::atomic<std::uint32_t> plain_epoch{0};  // 0: nothing known
-    std::atomic<std::uint16_t> home{Home::kNobody};
     std::atomic<std::uint8_t> flags{0};
 };
 
@@ -72,9 +70,6 @@ void clear(Entry& entry) noexcept {
     // Looks before it writes: most numbers were never remembered.
     if (entry.plain_epoch.load(std::memory_order_relaxed) != 0) entry.plain_epoch.store(0, std::memory_order_relaxed);
     if (entry.flags.load(std::memory_order_relaxed) != 0) entry.flags.store(0, std::memory_order_relaxed);
-    if (entry.home.load(std::memory_order_relaxed) != Home::kNobody) {
-        entry.home.store(Home::kNobody, std::memory_order_relaxed);
-    }
 }
 
 template <class Visit>
@@ -98,12 +93,6 @@ void reset(int fd) noexcept {
 
 void reset_range(unsigned first, unsigned last) noexcept {
     for_each_entry(first, last, [](int, Entry& entry) noexcept { clear(entry); });
-}
-
-void for_each_waited_for(unsigned first, unsigned last, void (*visit)(int fd)) noexcept {
-    for_each_entry(first, last, [visit](int fd, Entry& entry) noexcept {
-        if (entry.home.load(std::memory_order_relaxed) != Home::kNobody) visit(fd);
-    });
 }
 
 void copied(int fd, int copy) noexcept {
@@ -150,22 +139,6 @@ std::int64_t timeout_ns(int fd, int option) noexcept {
     if (timeout.tv_sec == 0 && timeout.tv_usec == 0) return kNever;
     if (timeout.tv_sec >= kNever / 1'000'000'000) return kNever;
     return timeout.tv_sec * std::int64_t{1'000'000'000} + timeout.tv_usec * std::int64_t{1'000};
-}
-
-void note_home(int fd) noexcept {
-    const std::uint16_t mine = Home::current().id();
-    Entry* entry = find_or_make(fd);
-    if (!entry) return;
-    std::uint16_t before = entry->home.load(std::memory_order_relaxed);
-    while (before != mine && before != Home::kSeveral) {
-        const std::uint16_t after = before == Home::kNobody ? mine : Home::kSeveral;
-        if (entry->home.compare_exchange_weak(before, after, std::memory_order_relaxed)) return;
-    }
-}
-
-std::uint16_t home(int fd) noexcept {
-    const Entry* entry = find(fd);
-    return entry ? entry->home.load(std::memory_order_relaxed) : Home::kNobody;
 }
 
 }  // namespace culm::runtime::interpose::descriptors

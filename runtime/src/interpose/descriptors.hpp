@@ -7,8 +7,7 @@
 //    number;
 //  - its O_NONBLOCK was set by us and is not to be seen by the program (see connections.cpp);
 //  - the last receive got less than it asked for ("drained"): a guess that the next would get nothing, and a wait for
-//    readiness is right even where the guess is wrong;
-//  - which threads parked fibers for it.
+//    readiness is right even where the guess is wrong.
 // Thread-safe: each field is one atomic. After fork the entries stay right, since the descriptors are the same.
 // Invariant: an entry is reset before its number can mean another file.
 #pragma once
@@ -20,8 +19,6 @@ namespace culm::runtime::interpose::descriptors {
 // The number is going to mean, or may now mean, another file.
 void reset(int fd) noexcept;
 void reset_range(unsigned first, unsigned last) noexcept;
-// Calls visit for the numbers that fibers have waited for.
-void for_each_waited_for(unsigned first, unsigned last, void (*visit)(int fd)) noexcept;
 // `copy` now means the same open file as `fd`.
 void copied(int fd, int copy) noexcept;
 
@@ -44,9 +41,5 @@ void hide_nonblock(int fd, bool hidden) noexcept;
 bool blocks(int fd) noexcept;
 // kNever without one.
 std::int64_t timeout_ns(int fd, int option) noexcept;
-
-// A fiber of the calling thread is about to wait for it.
-void note_home(int fd) noexcept;
-std::uint16_t home(int fd) noexcept;
 
 }  // namespace culm::runtime::interpose::descriptors

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 
-#include "culm/runtime/switch_hook.hpp"
 #include "descriptors.hpp"
 #include "real.hpp"
 #include "yellow_zone_keeper.hpp"
@@ -13,22 +12,21 @@
 namespace culm::runtime::interpose {
 
 Parking::Parking(Scheduler& scheduler) noexcept : self_(scheduler.running()) {
-    Home::current().enter(scheduler);
     patch_what_was_loaded();
     counters.parks.fetch_add(1, std::memory_order_relaxed);
-    const SwitchHook& hook = switch_hook();
-    if (!hook.enter) return;
-    in_switch_hook = true;
-    lock_taken_ = hook.enter(self_);
-    in_switch_hook = false;
+    const Calls& calls = detail::embedder.calls;
+    if (!calls.enter) return;
+    in_embedder = true;
+    lock_taken_ = calls.enter(self_);
+    in_embedder = false;
 }
 
 Parking::~Parking() {
-    const SwitchHook& hook = switch_hook();
-    if (!hook.leave) return;
-    in_switch_hook = true;
-    hook.leave(self_, lock_taken_);
-    in_switch_hook = false;
+    const Calls& calls = detail::embedder.calls;
+    if (!calls.leave) return;
+    in_embedder = true;
+    calls.leave(self_, lock_taken_);
+    in_embedder = false;
 }
 
 int Parking::outcome(Wake wake) noexcept {
@@ -44,32 +42,33 @@ int Parking::outcome(Wake wake) noexcept {
         case Wake::kCancelled:
             break;
     }
-    if (const SwitchHook& hook = switch_hook(); hook.cancelled_in_call) {
-        in_switch_hook = true;
-        hook.cancelled_in_call(self_);
-        in_switch_hook = false;
+    if (const Calls& calls = detail::embedder.calls; calls.cancelled) {
+        in_embedder = true;
+        calls.cancelled(self_);
+        in_embedder = false;
     }
     return ECANCELED;
 }
 
 int Parking::lock_outcome(Wake wake) noexcept {
     if (wake != Wake::kCancelled) return outcome(wake);
-    const SwitchHook& hook = switch_hook();
-    if (!hook.cancelled_in_lock) return EINTR;
-    in_switch_hook = true;
-    self_.lock_cancelled = hook.cancelled_in_lock(self_);
-    in_switch_hook = false;
-    return self_.lock_cancelled ? EINTR : ECANCELED;
+    const Calls& calls = detail::embedder.calls;
+    if (!calls.cancelled_in_lock) return EINTR;
+    in_embedder = true;
+    const bool will_raise = calls.cancelled_in_lock(self_);
+    in_embedder = false;
+    FiberNotes(self_).set_lock_cancelled(will_raise);
+    return will_raise ? EINTR : ECANCELED;
 }
 
 void end_if_out_of_stack(Scheduler& scheduler) noexcept {
     Fiber& self = scheduler.running();
-    const auto ends = switch_hook().overflow_ends;
-    if (!ends || self.held_mutexes != 0 || !YellowZoneKeeper::is_nearly_out(self)) return;
+    const auto ends = detail::embedder.overflows.ends_fiber;
+    if (!ends || FiberNotes(self).held_mutexes() != 0 || !YellowZoneKeeper::is_nearly_out(self)) return;
     Parking parking(scheduler);
-    in_switch_hook = true;
+    in_embedder = true;
     const bool is_over = ends(self);
-    in_switch_hook = false;
+    in_embedder = false;
     while (is_over) scheduler.park(kNever);
 }
 
@@ -119,11 +118,10 @@ int Patience::wait() noexcept {
         if (reactor_failed_ || real.poll(&look, 1, 0) > 0) return back_off_.wait(scheduler_, deadline_ns_);
     }
     waited_ = true;
-    descriptors::note_home(fd_);
     Parking parking(scheduler_);
     FdRequest request{fd_, wanted_, 0};
     const int failure = parking.outcome(scheduler_.wait_fd(request, deadline_ns_));
-    reactor_failed_ = failure == 0 && request.ready == EPOLLERR;
+    reactor_failed_ = failure == 0 && request.ready == kFdFailed;
     return failure == ETIMEDOUT ? EAGAIN : failure;
 }
 

@@ -16,9 +16,9 @@
 #include "culm/runtime/fiber.hpp"
 #include "culm/runtime/scheduler.hpp"
 #include "culm/runtime/yellow_zone.hpp"
-#include "home.hpp"
+#include "embedder.hpp"
+#include "fiber_notes.hpp"
 #include "loading.hpp"
-#include "switch_hook.hpp"
 
 namespace culm::runtime::interpose {
 
@@ -29,7 +29,7 @@ struct Counters {
 inline constinit Counters counters;
 
 // True on a thread that is inside the embedding language's part of a park.
-inline constinit thread_local bool in_switch_hook = false;
+inline constinit thread_local bool in_embedder = false;
 
 // Parks the running fiber for good if it is about to run out of stack and the language wants it ended.
 void end_if_out_of_stack(Scheduler& scheduler) noexcept;
@@ -37,12 +37,12 @@ void end_if_out_of_stack(Scheduler& scheduler) noexcept;
 // The scheduler to cooperate with; null: the call must behave exactly like libc.
 inline Scheduler* gate() noexcept {
     Scheduler* scheduler = Scheduler::current();
-    if (scheduler == nullptr || in_switch_hook || scheduler->at_work()) return nullptr;
+    if (scheduler == nullptr || in_embedder || scheduler->at_work()) return nullptr;
     Fiber& self = scheduler->running();
     settle_overflow(self);
-    const auto may_park = detail::installed_hook.may_park;
+    const auto may_park = detail::embedder.calls.may_park;
     const Consent consent = may_park ? may_park(self) : Consent::kUnlessMutexHeld;
-    if (consent == Consent::kYes || (consent == Consent::kUnlessMutexHeld && self.held_mutexes == 0)) {
+    if (consent == Consent::kYes || (consent == Consent::kUnlessMutexHeld && FiberNotes(self).held_mutexes() == 0)) {
         if (has_overflown(self)) [[unlikely]]
             end_if_out_of_stack(*scheduler);
         return scheduler;

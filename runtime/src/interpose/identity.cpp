@@ -11,6 +11,7 @@
 #include "culm/runtime/fiber.hpp"
 #include "culm/runtime/interpose.hpp"
 #include "culm/runtime/scheduler.hpp"
+#include "fiber_notes.hpp"
 #include "fiber_slab.hpp"
 #include "hooks.hpp"
 
@@ -52,14 +53,19 @@ int on_thread_of(pthread_t thread, Call call) noexcept {
 
 void answer_identity_once(const unsigned long* answer) noexcept { single_answer = answer; }
 
+bool is_lock_cancelled(Fiber& running) noexcept { return FiberNotes(running).is_lock_cancelled(); }
+void settle_lock_cancelled(Fiber& running) noexcept { FiberNotes(running).set_lock_cancelled(false); }
+bool was_asked_identity(Fiber& running) noexcept { return FiberNotes(running).was_asked_identity(); }
+
 namespace hooks {
 
 pthread_t pthread_self() noexcept {
     Scheduler* scheduler = Scheduler::current();
     if (!scheduler) return real.pthread_self();
     Fiber& running = scheduler->running();
-    running.identity_asked = true;
-    if (running.lock_cancelled && single_answer) [[unlikely]]
+    FiberNotes notes(running);
+    notes.note_identity_asked();
+    if (notes.is_lock_cancelled() && single_answer) [[unlikely]]
         return *std::exchange(single_answer, nullptr);
     return running.identity();
 }

@@ -12,8 +12,6 @@
 #include "culm/runtime/interpose.hpp"
 #include "gate.hpp"
 #include "got.hpp"
-#include "home.hpp"
-#include "semaphore.hpp"
 #include "table.hpp"
 
 namespace culm::runtime::interpose {
@@ -30,23 +28,12 @@ struct Installation {
 };
 constinit Installation installation;
 
-void before_fork() noexcept {
-    installation.mutex.lock();
-    semaphores::before_fork();
-}
+void before_fork() noexcept { installation.mutex.lock(); }
 
-void after_fork_in_parent() noexcept {
-    semaphores::after_fork_in_parent();
-    installation.mutex.unlock();
-}
+void after_fork_in_parent() noexcept { installation.mutex.unlock(); }
 
 void after_fork_in_child() noexcept {
     installation.process.store(::getpid(), std::memory_order_relaxed);
-    // The reactor's kernel objects are shared with the parent until Scheduler::after_fork_in_child() makes new ones; a
-    // child that closes descriptors first must not end the parent's registrations.
-    if (Scheduler* scheduler = Scheduler::current()) scheduler->reactor().close_descriptors();
-    semaphores::after_fork_in_child();
-    Home::after_fork_in_child();
     installation.mutex.unlock();
 }
 

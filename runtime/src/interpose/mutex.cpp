@@ -6,29 +6,20 @@
 // locked while its fiber is parked, and a second fiber that wants it parks until it is unlocked, where libc would lock
 // the thread up or, if the mutex is recursive, let both in. The interpreter's own mutexes are not hooked (table.cpp). A
 // mutex that one fiber locks and another unlocks leaves the first with a count too high: its calls then block the
-// thread, which is slow but right. The count never goes below 0. Invariant: a fiber is in `waiting` only while it is
-// parked for that mutex.
+// thread, which is slow but right. The count never goes below 0.
+// Invariant: a fiber waits in the parking lot under a mutex's address only while it is parked for that mutex.
 #include <unistd.h>
-
-#include <algorithm>
-#include <limits>
-#include <vector>
 
 #include "gate.hpp"
 #include "hooks.hpp"
+#include "parking_lot.hpp"
 
 namespace culm::runtime::interpose {
 
 namespace {
 
-struct MutexWait {
-    const pthread_mutex_t* mutex;
-    Fiber* fiber;
-};
-
-// First come first served. On the heap because a thread-local object with a destructor could not be used at thread
-// exit.
-inline constinit thread_local std::vector<MutexWait>* waiting = nullptr;
+// Fibers of this thread that are parked for a mutex: while there are none, unlocking need not look for them.
+inline constinit thread_local unsigned waiting = 0;
 
 inline constinit thread_local pid_t thread_id = 0;
 
@@ -40,9 +31,9 @@ bool owned_by_this_thread(const pthread_mutex_t* mutex) noexcept {
 }
 
 // Another fiber of this thread holds it: waiting in libc would be for ever, or not at all.
-bool held_by_other_fiber(const pthread_mutex_t* mutex, const Fiber& self) noexcept {
+bool held_by_other_fiber(const pthread_mutex_t* mutex, Fiber& self) noexcept {
     if (!owned_by_this_thread(mutex)) return false;
-    if (self.held_mutexes == 0) return true;
+    if (FiberNotes(self).held_mutexes() == 0) return true;
     // It may be ours: only for a normal mutex is waiting the right answer to that as well.
     constexpr int kKindMask = 3;
     return (mutex->__data.__kind & kKindMask) == PTHREAD_MUTEX_NORMAL;
@@ -53,22 +44,22 @@ bool held_by_other_fiber(const pthread_mutex_t* mutex, const Fiber& self) noexce
 int wait_for_fiber(Scheduler& scheduler, const pthread_mutex_t* mutex, std::int64_t deadline_ns) noexcept {
     Fiber& self = scheduler.running();
     Parking parking(scheduler);
-    if (waiting == nullptr) waiting = new std::vector<MutexWait>;
     bool cancelled = false;
     Wake wake = Wake::kNotified;
+    ++waiting;
     while (held_by_other_fiber(mutex, self) && wake != Wake::kTimeout) {
-        waiting->push_back({mutex, &self});
-        wake = scheduler.block(WaitKind::kLock, reinterpret_cast<std::uintptr_t>(mutex), deadline_ns);
-        std::erase_if(*waiting, [&](const MutexWait& wait) { return wait.fiber == &self; });
+        ParkingLot::get().link(scheduler.begin_wait(WaitKind::kLock, mutex, true), false);
+        wake = scheduler.await(deadline_ns);
         cancelled = cancelled || wake == Wake::kCancelled;
     }
-    if (cancelled) scheduler.cancel(self);
+    --waiting;
+    if (cancelled) Scheduler::cancel(self);
     return wake == Wake::kTimeout && held_by_other_fiber(mutex, self) ? ETIMEDOUT : 0;
 }
 
 Scheduler* scheduler_to_wait_in(const pthread_mutex_t* mutex) noexcept {
     Scheduler* scheduler = Scheduler::current();
-    if (scheduler == nullptr || in_switch_hook || scheduler->at_work()) return nullptr;
+    if (scheduler == nullptr || in_embedder || scheduler->at_work()) return nullptr;
     return held_by_other_fiber(mutex, scheduler->running()) ? scheduler : nullptr;
 }
 
@@ -76,19 +67,8 @@ inline int count_taken(int result) noexcept {
     if (result != 0 && result != EOWNERDEAD) return result;
     Scheduler* scheduler = Scheduler::current();
     if (!scheduler) return result;
-    Fiber& fiber = scheduler->running();
-    if (fiber.held_mutexes < std::numeric_limits<decltype(fiber.held_mutexes)>::max()) ++fiber.held_mutexes;
+    FiberNotes(scheduler->running()).note_mutex_taken();
     return result;
-}
-
-void wake_first_waiter(Scheduler& scheduler, const pthread_mutex_t* mutex) noexcept {
-    if (waiting == nullptr || waiting->empty() || owned_by_this_thread(mutex)) return;
-    const auto first =
-        std::find_if(waiting->begin(), waiting->end(), [&](const MutexWait& wait) { return wait.mutex == mutex; });
-    if (first == waiting->end()) return;
-    Fiber& fiber = *first->fiber;
-    waiting->erase(first);
-    scheduler.wake(fiber, Wake::kNotified);
 }
 
 }  // namespace
@@ -124,8 +104,8 @@ int pthread_mutex_unlock(pthread_mutex_t* mutex) noexcept {
     if (result != 0) return result;
     Scheduler* scheduler = Scheduler::current();
     if (!scheduler) return result;
-    if (scheduler->running().held_mutexes > 0) --scheduler->running().held_mutexes;
-    wake_first_waiter(*scheduler, mutex);
+    FiberNotes(scheduler->running()).note_mutex_released();
+    if (waiting > 0 && !owned_by_this_thread(mutex)) ParkingLot::get().wake_one(mutex);
     return result;
 }
 

@@ -25,7 +25,6 @@ int wait_for_any(Scheduler& scheduler, std::span<FdRequest> requests, std::int64
         for (FdRequest& one : requests) one.ready = 0;
         return back_off.wait(scheduler, deadline_ns);
     }
-    for (const FdRequest& one : requests) descriptors::note_home(one.fd);
     Parking parking(scheduler);
     const Wake wake = scheduler.wait_fds(requests, deadline_ns);
     // Who closes a descriptor does so before this fiber runs again: the next look reports it in the call's own way.

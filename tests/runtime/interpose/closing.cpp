@@ -156,7 +156,6 @@ TEST_CASE("after fork the child parks on its own, the parent is undisturbed") {
     caller.until_parked();
     const pid_t child = ::fork();
     if (child == 0) {
-        Scheduler::current()->after_fork_in_child(false);
         victim().close(pair.near);
         bool fed = false;
         culm::spawn([&] {

@@ -18,7 +18,7 @@
 
 #include "culm/runtime/interpose.hpp"
 #include "culm/runtime/spawn.hpp"
-#include "culm/runtime/switch_hook.hpp"
+#include "culm/runtime/embedder.hpp"
 #include "victim.hpp"
 
 using culm::runtime::Fiber;

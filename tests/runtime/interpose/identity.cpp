@@ -14,9 +14,9 @@ TEST_CASE("pthread_self names the running fiber in the interpreter, and the thre
     for (int i = 0; i < 10; ++i) {
         fibers.push_back(culm::spawn([&] {
             Fiber& self = Scheduler::current()->running();
-            CHECK_FALSE(self.identity_asked);
+            CHECK_FALSE(culm::runtime::interpose::was_asked_identity(self));
             const pthread_t mine = victim().pthread_self();
-            CHECK(self.identity_asked);
+            CHECK(culm::runtime::interpose::was_asked_identity(self));
             CHECK(mine == self.identity());
             CHECK(mine != thread);
             seen.insert(mine);

@@ -1,6 +1,7 @@
 // While a fiber holds a pthread mutex its calls block the thread.
 #include <vector>
 
+#include "fiber_notes.hpp"
 #include "harness.hpp"
 
 namespace {
@@ -19,6 +20,12 @@ struct Mutex {
 
 }  // namespace
 
+namespace {
+
+unsigned held_mutexes(culm::runtime::Fiber& fiber) { return culm::runtime::interpose::FiberNotes(fiber).held_mutexes(); }
+
+}  // namespace
+
 TEST_CASE("a call made with a mutex held blocks the thread and is counted") {
     Program program;
     const VictimCalls& calls = other_victim();
@@ -30,7 +37,7 @@ TEST_CASE("a call made with a mutex held blocks the thread and is counted") {
     const auto before = culm::runtime::interpose::statistics();
     auto holder = culm::spawn([&] {
         CHECK(calls.mutex_lock(&mutex.mutex) == 0);
-        CHECK(Scheduler::current()->running().held_mutexes == 1);
+        CHECK(held_mutexes(Scheduler::current()->running()) == 1);
         std::thread feeder([&] { ::send(pair.far, "x", 1, 0); });
         CHECK_OUTCOME(observe([&] { return calls.recv(pair.near, &byte, 1, 0); }), 1, kErrnoBefore);
         other_had_run = other_ran;
@@ -55,21 +62,21 @@ TEST_CASE("the count follows what was really locked") {
     Fiber& fiber = program->running();
     Mutex mutex;
     Mutex other;
-    CHECK(fiber.held_mutexes == 0);
+    CHECK(held_mutexes(fiber) == 0);
     CHECK(calls.mutex_lock(&mutex.mutex) == 0);
     CHECK(calls.mutex_lock(&mutex.mutex) == EDEADLK);
     CHECK(calls.mutex_trylock(&mutex.mutex) == EBUSY);
-    CHECK(fiber.held_mutexes == 1);
+    CHECK(held_mutexes(fiber) == 1);
     CHECK(calls.mutex_trylock(&other.mutex) == 0);
-    CHECK(fiber.held_mutexes == 2);
+    CHECK(held_mutexes(fiber) == 2);
     CHECK(calls.mutex_unlock(&other.mutex) == 0);
     CHECK(calls.mutex_unlock(&mutex.mutex) == 0);
-    CHECK(fiber.held_mutexes == 0);
+    CHECK(held_mutexes(fiber) == 0);
     // Locked before there was a scheduler, or by the interpreter: never below zero.
     Mutex plain(PTHREAD_MUTEX_NORMAL);
     ::pthread_mutex_lock(&plain.mutex);
     CHECK(calls.mutex_unlock(&plain.mutex) == 0);
-    CHECK(fiber.held_mutexes == 0);
+    CHECK(held_mutexes(fiber) == 0);
 }
 
 TEST_CASE("a mutex that a parked fiber holds parks the fibers that want it, in their order") {
@@ -89,7 +96,7 @@ TEST_CASE("a mutex that a parked fiber holds parks the fibers that want it, in t
             fibers.push_back(culm::spawn([&, i] {
                 CHECK(calls.mutex_trylock(&mutex.mutex) == EBUSY);
                 CHECK(calls.mutex_lock(&mutex.mutex) == 0);
-                CHECK(Scheduler::current()->running().held_mutexes == 1);
+                CHECK(held_mutexes(Scheduler::current()->running()) == 1);
                 order.push_back(i);
                 CHECK(calls.mutex_unlock(&mutex.mutex) == 0);
             }));
@@ -108,7 +115,7 @@ TEST_CASE("each fiber has its own count") {
     const VictimCalls& calls = other_victim();
     Mutex mutex;
     CHECK(calls.mutex_lock(&mutex.mutex) == 0);
-    culm::spawn([&] { CHECK(Scheduler::current()->running().held_mutexes == 0); }).join();
+    culm::spawn([&] { CHECK(held_mutexes(Scheduler::current()->running()) == 0); }).join();
     CHECK(calls.mutex_unlock(&mutex.mutex) == 0);
 }
 
@@ -116,6 +123,6 @@ TEST_CASE("the interpreter's mutexes are not counted") {
     Program program;
     Mutex mutex;
     CHECK(victim().mutex_lock(&mutex.mutex) == 0);
-    CHECK(program->running().held_mutexes == 0);
+    CHECK(held_mutexes(program->running()) == 0);
     CHECK(victim().mutex_unlock(&mutex.mutex) == 0);
 }

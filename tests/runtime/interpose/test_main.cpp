@@ -29,11 +29,11 @@ bool cancelled_in_lock(Fiber& self) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    culm::runtime::SwitchHook hook;
-    hook.enter = enter;
-    hook.leave = leave;
-    hook.cancelled_in_call = cancelled_in_call;
-    hook.cancelled_in_lock = cancelled_in_lock;
-    culm::runtime::set_switch_hook(hook);
+    culm::runtime::Embedder embedder;
+    embedder.calls.enter = enter;
+    embedder.calls.leave = leave;
+    embedder.calls.cancelled = cancelled_in_call;
+    embedder.calls.cancelled_in_lock = cancelled_in_lock;
+    culm::runtime::set_embedder(embedder);
     return doctest::Context(argc, argv).run();
 }

@@ -10,6 +10,10 @@
 
 #include "culm/result.hpp"
 
+namespace culm::runtime {
+class Fiber;
+}
+
 namespace culm::runtime::interpose {
 
 struct Options {
@@ -33,8 +37,15 @@ void uninstall() noexcept;
 bool installed() noexcept;
 Statistics statistics() noexcept;
 
-// In the SwitchHook's cancelled_in_lock: the first pthread_self() that the running fiber asks afterwards, while
-// Fiber::lock_cancelled, answers *answer. For an interpreter that takes a failed wait seriously on one thread only.
+// The embedding language was told that a wait for a lock is cancelled (Calls::cancelled_in_lock) and has not raised that
+// yet; and that it has now.
+bool is_lock_cancelled(Fiber& running) noexcept;
+void settle_lock_cancelled(Fiber& running) noexcept;
+// pthread_self() has told the interpreter this fiber's identity at least once.
+bool was_asked_identity(Fiber& running) noexcept;
+
+// In Calls::cancelled_in_lock: the first pthread_self() that the running fiber asks afterwards, while
+// is_lock_cancelled(), answers *answer. For an interpreter that takes a failed wait seriously on one thread only.
 void answer_identity_once(const unsigned long* answer) noexcept;
 
 }  // namespace culm::runtime::interpose

@@ -55,13 +55,15 @@ public:
     // main fiber calls and no other fiber is unfinished, except those given up by abandon(). The object itself lives on
     // until the last of its control blocks has been released, so that a fiber's scheduler can always be asked.
     static Result<void> close_current() noexcept;
-    // The same at the end of a thread, for a host: fibers that were made and not started do not matter.
-    static Result<void> close_at_thread_end() noexcept;
 
     // --- fibers ---
     // A new fiber in state kNew, owned by the caller (release() it), to be started, switched to or discarded at once.
     // ENOMEM when no stack can be promised, EINVAL for a stack strategy that fibers cannot have.
     Result<Fiber*> new_fiber(const Task& task) noexcept;
+    Result<Fiber*> new_fiber(Task::Body body, void* argument, StackClass size_class = kDefaultStackClass,
+                             const StackStrategy* strategy = nullptr) noexcept {
+        return new_fiber(Task{.body = body, .argument = argument, .stack_class = size_class, .strategy = strategy});
+    }
     // kNew -> kReady, at the end of the run queue. The runtime holds a reference until the fiber has finished.
     void start(Fiber& fiber) noexcept;
     // Both in one.
@@ -146,6 +148,7 @@ public:
     Clock& clock() noexcept { return *clock_; }
     Reactor& reactor() noexcept { return *reactor_; }
     SchedulerStatistics statistics() const noexcept;
+    std::int64_t deadline_of(const Fiber& fiber) const noexcept;  // until which it is parked; kNever without one
     unsigned long thread_identity() const noexcept;  // pthread_self() of the owning thread
     // True while the scheduler itself is at work (polling, choosing): an interposed call then behaves like libc.
     bool at_work() const noexcept { return at_work_; }

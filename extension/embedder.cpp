@@ -1,7 +1,8 @@
-// The runtime calls these at each switch, around idle polls and around its work inside interposed calls.
+// The roles of the embedding language, each a few functions: at a switch, in a fiber's life, when nothing can run, when
+// a signal waits, in an interposed call. Those for overflows are in overflow.cpp, those for fork in fork.cpp.
 //
-// Invariant: on_stack and on_switch allocate nothing, run no Python code and drop no reference.
-#include "switch_hooks.hpp"
+// Invariant: given_stack, exchange and becomes_runnable allocate nothing, run no Python code and drop no reference.
+#include "embedder.hpp"
 
 #include <cerrno>
 #include <cstdio>
@@ -11,6 +12,7 @@
 #include "deadline.hpp"
 #include "errors.hpp"
 #include "fiber_type.hpp"
+#include "fork.hpp"
 #include "overflow.hpp"
 
 namespace culm::extension {
@@ -26,28 +28,31 @@ std::uint32_t chunk_bytes() noexcept {
     return bytes;
 }
 
-void on_stack(Fiber& fiber) {
+void given_stack(Fiber& fiber) {
     ThreadHost& host = *thread_host;
-    PyFiber* self = host_of(fiber);
     std::byte* chunk = fiber.host_area();
     interpreter::prepare(saved_state(host, fiber), host.record, chunk, chunk_bytes(), fiber.stack().limit(), chunk,
-                         fiber.identity(), take_start_context(self));
+                         fiber.identity(), static_cast<PyObject*>(fiber.take_argument()));
 }
 
-void on_switch(Fiber& from, Fiber& to) {
+void exchange(Fiber& from, Fiber& to) {
     ThreadHost& host = *thread_host;
     interpreter::switch_state(host.record, saved_state(host, from), saved_state(host, to));
 }
 
-void after_switch(Fiber& now) {
+void arrived(Fiber& now) {
     ThreadHost& host = *thread_host;
     interpreter::after_switch(host.record, saved_state(host, now));
     flush_drops(host);
 }
 
+void becomes_runnable(Fiber& fiber) {
+    if (fiber.host != nullptr && !fiber.is_main()) hold_scheduled(host_of(fiber));
+}
+
 // An idle poll lets other threads run. The tstate keeps the state of the fiber that polls.
-void idle_begin(Fiber&) { PyEval_SaveThread(); }
-void idle_end(Fiber&) { PyEval_RestoreThread(thread_host->record.tstate); }
+void idling_begins(Fiber&) { PyEval_SaveThread(); }
+void idling_ends(Fiber&) { PyEval_RestoreThread(thread_host->record.tstate); }
 
 // Only the thread state that the fibers share may be switched: not that of a sub-interpreter that is running here.
 Consent may_park(Fiber&) {
@@ -55,13 +60,13 @@ Consent may_park(Fiber&) {
     return interpreter::is_attached(thread_host->record) ? Consent::kUnlessMutexHeld : Consent::kYes;
 }
 
-bool enter(Fiber&) {
+bool enter_call(Fiber&) {
     if (interpreter::is_attached(thread_host->record)) return false;
     PyEval_RestoreThread(thread_host->record.tstate);
     return true;
 }
 
-void leave(Fiber&, bool taken) {
+void leave_call(Fiber&, bool taken) {
     if (taken) PyEval_SaveThread();
 }
 
@@ -77,15 +82,17 @@ void cancelled_in_call(Fiber& fiber) {
     Py_CLEAR(self->exception);
 }
 
-// Cancels the fiber once more, unless the cancellation of its lock's wait has been dealt with.
-void cancel_again(runtime::Scheduler& scheduler, void* argument) {
+// Cancels the fiber once more, unless the cancellation of its lock's wait has been dealt with. On its own thread.
+void cancel_again(PyFiber* self) {
+    if (finished(self) || !runtime::interpose::is_lock_cancelled(*self->fiber)) return;
+    runtime::interpose::settle_lock_cancelled(*self->fiber);
+    Scheduler::cancel(*self->fiber);
+}
+
+void cancel_again_on_owner(Scheduler&, void* argument) {
     auto* self = static_cast<PyFiber*>(argument);
-    if (self->fiber->lock_cancelled && !finished(self)) {
-        self->fiber->lock_cancelled = false;
-        if (!self->fiber->is_main()) hold_scheduled(self);
-        scheduler.cancel(*self->fiber);
-    }
-    drop_later(*thread_host, as_object(self));
+    cancel_again(self);
+    drop_later(*thread_host, as_object(self));  // not here: the scheduler is at work, and the object's end may switch
 }
 
 struct LockCancelled {
@@ -103,19 +110,18 @@ int raise_in_lock(void* argument) {
     ThreadHost* host = thread_host;
     runtime::Scheduler& owner = self->fiber->scheduler();
     if (host == nullptr || host->scheduler != &owner) {
-        if (!owner.post(cancel_again, self)) Py_DECREF(as_object(self));
+        if (!owner.post(cancel_again_on_owner, self)) Py_DECREF(as_object(self));
         return 0;
     }
     int result = 0;
-    if (!self->fiber->lock_cancelled) {
+    if (!runtime::interpose::is_lock_cancelled(*self->fiber)) {
         // The lock was got after all: the cancellation has been put off to the next wait.
     } else if (running_fiber(*host) == self && interpreter::call_site(host->record) == call) {
-        self->fiber->lock_cancelled = false;
+        runtime::interpose::settle_lock_cancelled(*self->fiber);
         bool again = false;
         result = settle_wake(*host, runtime::Wake::kCancelled, again) ? 0 : -1;
     } else {
-        cancel_again(owner, self);
-        return 0;
+        cancel_again(self);
     }
     drop_later(*host, as_object(self));
     return result;
@@ -139,7 +145,10 @@ bool cancelled_in_lock(Fiber& fiber) {
 }
 
 // Only the main OS thread runs signal handlers.
-bool signal_pending(Scheduler&) { return thread_host->record.is_main_thread && interpreter::signal_tripped(); }
+bool signals_are_handled_by(const Scheduler&) { return thread_host != nullptr && thread_host->record.is_main_thread; }
+bool signals_are_pending(const Scheduler& scheduler) {
+    return signals_are_handled_by(scheduler) && interpreter::signal_tripped();
+}
 
 // Async-signal-safe: reads what is there, calls nothing of CPython.
 std::size_t describe(const Fiber& fiber, char* buffer, std::size_t buffer_bytes) {
@@ -165,9 +174,9 @@ bool raise_instead_of_os_error(long error) {
     return false;
 }
 
-std::uint32_t host_stack_bytes() noexcept {
+std::uint16_t host_stack_bytes() noexcept {
     static_assert(sizeof(interpreter::SavedState) % 16 == 0);
-    return static_cast<std::uint32_t>(sizeof(interpreter::SavedState)) + chunk_bytes();
+    return static_cast<std::uint16_t>(sizeof(interpreter::SavedState) + chunk_bytes());
 }
 
 bool inherit_context(ThreadHost& host, PyObject*& context) {
@@ -177,22 +186,23 @@ bool inherit_context(ThreadHost& host, PyObject*& context) {
     return context != nullptr;
 }
 
-void install_switch_hooks() noexcept {
-    runtime::SwitchHook hook;
-    hook.on_stack = on_stack;
-    hook.on_switch = on_switch;
-    hook.after_switch = after_switch;
-    hook.idle_begin = idle_begin;
-    hook.idle_end = idle_end;
-    hook.may_park = may_park;
-    hook.enter = enter;
-    hook.leave = leave;
-    hook.cancelled_in_call = cancelled_in_call;
-    hook.cancelled_in_lock = cancelled_in_lock;
-    hook.signal_pending = signal_pending;
-    hook.describe = describe;
-    set_overflow_hooks(hook);
-    runtime::set_switch_hook(hook);
+void install_embedder() noexcept {
+    runtime::Embedder embedder;
+    embedder.switching = {.exchange = exchange, .arrived = arrived};
+    embedder.lives = {.given_stack = given_stack,
+                      .becomes_runnable = becomes_runnable,
+                      .lost_in_fork = lose_in_fork,
+                      .forked = go_on_after_fork};
+    embedder.idling = {.begins = idling_begins, .ends = idling_ends};
+    embedder.signals = {.are_handled_by = signals_are_handled_by, .are_pending = signals_are_pending};
+    embedder.calls = {.may_park = may_park,
+                      .enter = enter_call,
+                      .leave = leave_call,
+                      .cancelled = cancelled_in_call,
+                      .cancelled_in_lock = cancelled_in_lock};
+    embedder.overflows = overflow_roles();
+    embedder.reports = {.describe = describe, .trace = trace_overflown};
+    runtime::set_embedder(embedder);
 }
 
 }  // namespace culm::extension
