@@ -290,7 +290,7 @@ def test_join_from_another_thread_waits_for_the_end():
 
     thread = threading.Thread(target=on_thread)
     thread.start()
-    while not joining or joining[0].state != "parked":
+    while thread.is_alive() and (not joining or joining[0].state != "parked"):
         culm.yield_now()
     assert (fiber.state, outcome) == ("parked", [])
     lowlevel.unpark(fiber)
