@@ -19,7 +19,7 @@ _change = threading.Lock()
 
 
 class _Unset:
-    """Stands for an argument that was not given, because None means something."""
+    """Stands for an argument that was not given. None cannot, because it is a valid setting."""
 
     def __repr__(self) -> str:
         return "unchanged"
@@ -37,7 +37,7 @@ class Settings:
     pool_budget: int  #: bytes each thread's free stacks may keep
     react_to_pressure: bool  #: give everything back at once when memory is short
     on_overflow: str  #: "end_process" or "end_fiber": what ends when C code runs out of stack
-    exact_peaks: bool  #: stacks are cleaned when a fiber ends, so that peaks never include an earlier fiber's
+    exact_peaks: bool  #: clean each stack when its fiber ends, so that no peak includes what an earlier fiber used
 
 
 def configure(
@@ -51,26 +51,28 @@ def configure(
 ) -> Settings:
     """Change the given settings and return all that are then in force. Without arguments: only return them.
 
-    They hold for the whole process: for threads that run fibers now, which follow at their next look around (idle ones
-    are woken for it), and for later ones. May be called from any thread. Does not park.
+    The settings hold for the whole process. A thread that already runs fibers follows the next time its scheduler
+    looks at timers and descriptors; an idle one is woken to do so. May be called from any thread. Does not park.
 
-    shrink_after: seconds, 1.0 by default. A fiber parked for as long is looked at, once; what its stack has in memory
-        beyond what it needs is given back when its thread has been idle for as long, or sooner when a budget is
-        exceeded. None: only culm.trim() and memory pressure give back. Less than 0.001 counts as 0.001.
-    shrink_budget: bytes, 32 MiB by default, that the parked fibers of the process may keep while threads are busy. 0:
-        what has been looked at goes at once.
+    shrink_after: seconds, 1.0 by default. When a fiber has been parked for this long, culm looks once at how much of
+        its stack is in memory. What the fiber does not need is given back when its thread has been idle for this long
+        too, or sooner when a budget is exceeded. None: memory is given back only by culm.trim() and when memory is
+        short. Less than 0.001 counts as 0.001.
+    shrink_budget: bytes, 32 MiB by default, that the parked fibers of the process may keep beyond what they need while
+        their threads are busy. 0: it is given back as soon as culm has looked at the fiber.
     pool_budget: bytes, 64 MiB by default, that the free stacks of each thread may keep for new fibers.
-    react_to_pressure: True by default. Everything goes back, whatever its age, when the control group is nearly
-        full or somebody waits for memory (pressure stall information), looked at four times a second.
-    exact_peaks: False by default. True cleans each stack when its fiber ends and measures it before; costs some
+    react_to_pressure: True by default. Four times a second culm checks whether memory is short: whether the control
+        group is nearly full, or the kernel says that somebody had to wait for memory (pressure stall information). If
+        so, everything that parked fibers do not need is given back, however recently they were parked.
+    exact_peaks: False by default. True measures each stack when its fiber ends and then cleans it, which costs some
         microseconds a fiber.
 
-    on_overflow: "end_process" by default: when C code that never returns to the interpreter has used up its fiber's
-        stack, a report is written and the process ends by SIGSEGV. With "end_fiber" only that fiber ends, where that
-        is possible: when it calls something that culm.patch() covers, in the last half of the zone below its limit,
-        while it holds no mutex. The report is written; the fiber's outcome is a StackOverflowError; what its C code
-        held, memory and locks too, is lost, and its finally blocks do not run. In other threads than the calling one
-        it holds from their next spawn().
+    on_overflow: what happens when C code that never returns to the interpreter has used up its fiber's stack. With
+        "end_process", the default, a report is written and the process ends by SIGSEGV. With "end_fiber" a report is
+        written and only that fiber ends, if that is possible: it must call something that culm.patch() covers while
+        it is in the last half of the zone below its limit and holds no mutex. The fiber's outcome is then a
+        StackOverflowError; what its C code held is lost, memory and locks too, and its finally blocks do not run.
+        Threads other than the calling one follow at their next spawn().
 
     Raises TypeError for a wrong type and ValueError for a number out of range; nothing has changed then.
     """
@@ -92,7 +94,7 @@ def configure(
 
 
 def _put_in_force(wanted: Settings) -> None:
-    # First: of the two it is the one that can fail.
+    # This one goes first because it can fail; then nothing has changed yet.
     _culm.set_overflow_ends_fibers(wanted.on_overflow == _END_FIBER)
     after = wanted.shrink_after
     _culm.set_shrink_settings(

@@ -1,7 +1,9 @@
-"""Keeps the handler of stack overflows above the one of faulthandler.
+"""Makes sure that culm's handler of stack overflows is asked before the one of faulthandler.
 
-Enabled later, faulthandler would report each overflow as the end of the process although the fiber goes on; disabled
-later, it would take the handler of overflows away with its own.
+Of two handlers of one signal the one that was installed last is asked first. If faulthandler were enabled after culm,
+it would report each overflow as the end of the process although the fiber goes on; when it is disabled, it puts back
+what was there before it, and culm's handler would be gone. So both functions are wrapped: culm's handler is taken away
+before the call and put back after it.
 """
 
 import faulthandler
@@ -16,7 +18,7 @@ R = TypeVar("R")
 
 
 def stay_above_faulthandler() -> None:
-    """Have faulthandler.enable() and disable() work beneath culm's handler. Idempotent."""
+    """Wrap faulthandler.enable() and disable() so that culm's handler stays in front of theirs. Idempotent."""
     for name in ("enable", "disable"):
         function = getattr(faulthandler, name)
         if not hasattr(function, "_culm_beneath"):

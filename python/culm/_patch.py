@@ -11,7 +11,7 @@ def patch(*, threads: bool = False) -> None:
     a thread identity of its own, so that RLock, import locks, buffered files and threading.local treat fibers like
     threads.
 
-    faulthandler.enable() and disable() keep their handler beneath the one that recognises stack overflows.
+    After this faulthandler.enable() and disable() leave culm's handler of stack overflows in front of faulthandler's.
 
     threads: start fibers where the program asks for threads (threading.Thread, concurrent.futures, _thread).
 

@@ -1,6 +1,6 @@
-"""culm.run(): the outermost call of a program that knows culm.
+"""culm.run(): the outermost call of a program that is written for culm.
 
-Invariant: when run() returns or raises, no fiber that was started meanwhile is left.
+Invariant: when run() returns or raises, every fiber that was started in the meantime has ended.
 """
 
 from collections.abc import Callable

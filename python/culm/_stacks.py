@@ -16,7 +16,7 @@ class StackSite:
     fibers: int  #: live ones that have a stack
     limit: int  #: bytes their stacks may grow to
     resident: int  #: bytes of them that are in memory
-    peaks: int  #: fibers whose peak is known: the live ones, and ended ones that had been looked at
+    peaks: int  #: fibers whose peak is known: the live ones, and ended ones that were measured while they lived
     peak_max: int  #: the largest of those peaks, in bytes, exact within a page
     peak_mean: float  #: their mean
 
@@ -24,9 +24,10 @@ class StackSite:
 def stack_sites() -> list[StackSite]:
     """Measure the stacks of the calling thread's fibers and return a summary per function, most resident bytes first.
 
-    Peaks of fibers that have ended count, on any thread, if they had been looked at: by shrinking, by Fiber.stack, by
-    this function; and always after configure(exact_peaks=True). Takes about a microsecond for each live fiber. Does not
-    park. Raises OSError where the kernel does not say which pages are in memory.
+    The peaks of ended fibers, of any thread, are included if their stacks were measured while they lived: by shrinking,
+    by Fiber.stack or by this function. After configure(exact_peaks=True) each stack is measured when its fiber ends.
+    Takes about a microsecond for each live fiber. Does not park. Raises OSError where the kernel does not say which
+    pages are in memory.
     """
     sites = [_site(*row) for row in _culm.stack_sites()]
     return sorted(sites, key=lambda site: (-site.resident, -site.peak_max, site.function))

@@ -13,25 +13,25 @@ class Statistics:
     switches: int  #: switches between fibers
     spawned: int  #: fibers started
     finished: int  #: fibers that have ended
-    polls: int  #: looks at the kernel for ready descriptors
-    idle_polls: int  #: of these, because nothing could run
+    polls: int  #: times that the kernel was asked which descriptors are ready
+    idle_polls: int  #: of these, the times when no fiber could run
     remote_calls: int  #: wake-ups and cancellations that came from other OS threads
     fibers: int  #: unfinished fibers, without the main fiber
     ready: int  #: of these, in the run queue
     timers: int  #: fibers with a deadline
     fd_waits: int  #: waits for a descriptor
     pool_stacks: int  #: free stacks kept for new fibers
-    pool_warm_bytes: int  #: memory on them
+    pool_warm_bytes: int  #: memory that these hold
     pool_returned: int  #: free stacks that were given back for other threads to use
     stack_limit_bytes: int  #: what the stacks in use may grow to, in all
-    shrink_slices: int  #: times that shrinking was at work
+    shrink_slices: int  #: times that shrinking did a part of its work
     shrink_visited: int  #: fibers whose stack it has looked at
-    shrink_fibers: int  #: of these, how often one gave something back
-    shrink_ranges: int  #: ranges of addresses given to the kernel
-    shrink_refused: int  #: of these, those it kept: locked memory
-    shrink_bytes: int  #: given back
-    shrink_cpu_ns: int  #: processor time spent on all of it
-    shrink_kept_bytes: int  #: known to be more than needed, and kept for now: see configure(shrink_budget=)
+    shrink_fibers: int  #: times that one of these gave memory back
+    shrink_ranges: int  #: ranges of addresses whose memory was given back, or should have been
+    shrink_refused: int  #: of these, those that the kernel refused to take, because the memory is locked
+    shrink_bytes: int  #: memory given back
+    shrink_cpu_ns: int  #: processor time spent on shrinking
+    shrink_kept_bytes: int  #: memory that parked fibers do not need and keep for now: see configure(shrink_budget=)
     pressure_events: int  #: times that memory was found to be short
     interposed_slots: int  #: table entries that patch() has replaced
     interposed_parks: int  #: blocking calls that parked a fiber

@@ -1,7 +1,7 @@
 """Threads as fibers: what culm.patch(threads=True) and `culm run` put in the place of OS threads.
 
 threading.Thread, concurrent.futures and everything built on them go through a few names of the module threading; these
-are replaced. Locks, events and queues need nothing: the interpreter's own park fibers once it is patched.
+are replaced. Locks, events and queues need no replacement: after culm.patch() the interpreter's own ones park fibers.
 Invariant: a thread that is a fiber is joinable, is counted and is waited for at exit exactly as an OS thread is.
 """
 
@@ -18,7 +18,7 @@ _sentinels: dict[int, _thread.LockType] = {}
 
 
 def forget_dummy_threads_of_ended_fibers() -> None:
-    """Have fibers that were seen by threading.current_thread() leave its table when they end."""
+    """Remove what threading.current_thread() has put into its table for a fiber when the fiber ends."""
     module: Any = threading
     _culm.know_dummy_threads(module._active, module._DummyThread)
 
@@ -117,7 +117,8 @@ def _spawn_thread(function: Callable[..., None], args: tuple[Any, ...], name: st
         fiber = _culm.spawn(function, *args, name=name, stack_limit=threading.stack_size() or None)
     except OSError as error:
         raise RuntimeError(f"can't start new thread: {error}") from error
-    _culm.leave_at_exit(fiber)  # those that are no daemons have been waited for by then
+    # At exit it is left as it is, as a daemon thread is. Those that are no daemons have been waited for by then.
+    _culm.leave_at_exit(fiber)
     return fiber
 
 
@@ -129,7 +130,7 @@ def _run_thread(function: Callable[..., object], args: tuple[Any, ...], kwargs: 
 
 
 def _thread_was_ended(identity: int, function: Callable[..., object]) -> None:
-    """Has whoever joins a thread go on whose fiber ran out of stack and was ended: its `finally` never ran."""
+    """Wake who joins a thread whose fiber was ended for want of stack: its `finally`, which does so, never ran."""
     handle = getattr(function, "__self__", None)
     if isinstance(handle, FiberHandle):
         handle._set_done()

@@ -5,7 +5,7 @@ from types import FrameType
 
 
 def summarize(frame: FrameType | None) -> traceback.StackSummary:
-    """Outermost call first, as tracebacks are printed; empty for None."""
+    """The frame and its callers, outermost call first, as tracebacks are printed; empty for None."""
     if frame is None:
         return traceback.StackSummary()
     summary = traceback.StackSummary.extract(traceback.walk_stack(frame))

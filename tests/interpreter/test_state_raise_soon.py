@@ -79,7 +79,14 @@ def test_raise_soon_dropped_with_an_abandoned_fiber():
     fiber = Fiber(body)
     fiber.resume()
     fiber.abandon()
-    spin()
+    raised = None
+    try:
+        spin()
+        finish(Fiber(spin))
+    except Stop as error:
+        raised = error
+    assert raised is None
+    assert fiber.phase == "abandoned"
 
 
 def test_foreign_asynchronous_exception_stays_with_the_thread():

@@ -80,13 +80,22 @@ def run_script(tmp_path: object) -> Callable[..., subprocess.CompletedProcess[st
 
 
 @pytest.fixture(scope="session")
-def dive_library(tmp_path_factory: pytest.TempPathFactory) -> str:
+def compile_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Makes a shared library of a C file of this folder; skips the test where there is no C compiler."""
+
+    def compile_one(source: str) -> str:
+        compiler = shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0]) or shutil.which("cc")
+        if compiler is None:
+            pytest.skip("no C compiler")
+        made = tmp_path_factory.mktemp("library") / f"{Path(source).stem}.so"
+        command = [compiler, "-O1", "-fno-inline", "-shared", "-fPIC", "-o", made, Path(__file__).parent / source]
+        subprocess.run([*command, "-ldl"], check=True)
+        return str(made)
+
+    return compile_one
+
+
+@pytest.fixture(scope="session")
+def dive_library(compile_library: Callable[[str], str]) -> str:
     """dive.c as a shared library: C code that uses up stack without the interpreter noticing."""
-    compiler = shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0]) or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    made = tmp_path_factory.mktemp("dive") / "dive.so"
-    subprocess.run(
-        [compiler, "-O1", "-fno-inline", "-shared", "-fPIC", "-o", made, Path(__file__).with_name("dive.c")], check=True
-    )
-    return str(made)
+    return compile_library("dive.c")

@@ -2,6 +2,7 @@
 
 import array
 import errno
+import fcntl
 import os
 import pty
 import select
@@ -10,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import termios
 import threading
 import time
 import urllib.request
@@ -230,7 +232,8 @@ def test_unix_stream_server(tmp_path):
         listening.bind(str(tmp_path / "socket"))
         listening.listen()
         conn, _ = meanwhile(listening.accept, lambda: client.connect(str(tmp_path / "socket")))
-        conn.close()
+        with conn:
+            assert meanwhile(lambda: conn.recv(10), lambda: client.sendall(b"x")) == b"x"
 
 
 def test_pipe_read_and_write():
@@ -286,16 +289,14 @@ def test_regular_file_goes_straight_through(tmp_path):
 
 
 def test_time_sleep():
-    log = []
-
-    def work(name, seconds):
-        time.sleep(seconds)
-        log.append(name)
-
-    fibers = [culm.spawn(work, "late", 0.03), culm.spawn(work, "early", 0.01)]
-    for fiber in fibers:
-        fiber.join()
-    assert log == ["early", "late"]
+    long = culm.spawn(time.sleep, 3600)
+    culm.yield_now()
+    began = time.monotonic()
+    culm.spawn(time.sleep, 0.01).result()
+    assert time.monotonic() - began >= 0.01
+    assert long.waiting_for == "sleep"
+    long.cancel()
+    long.join()
 
 
 def test_select_poll_epoll_selectors(pair):
@@ -349,17 +350,32 @@ def test_many_fibers_share_one_descriptor(pair):
 
 def test_a_thread_without_fibers_blocks_for_real(pair):
     left, right = pair
-    got = []
-    thread = threading.Thread(target=lambda: got.append(left.recv(5)))
+    go, got = [], []
+
+    def on_thread():
+        while not go:  # start() has returned by then: it parks the main fiber, which is not to be counted
+            pass
+        got.append(left.recv(5, socket.MSG_WAITALL))
+
+    thread = threading.Thread(target=on_thread)
     thread.start()
-    right.sendall(b"plain")
+    parks = culm.statistics().interposed_parks  # of all threads
+    go.append(True)
+    right.sendall(b"pl")
+    while fcntl.ioctl(left, termios.FIONREAD, bytes(4)) != bytes(4):
+        culm.yield_now()  # until the thread has taken the beginning, and so waits for the rest
+    right.sendall(b"ain")
+    while not got:
+        culm.yield_now()
+    assert (got, culm.statistics().interposed_parks) == ([b"plain"], parks)
     thread.join()
-    assert got == [b"plain"]
 
 
-class Slow(BaseHTTPRequestHandler):
+class AnswersAllTogether(BaseHTTPRequestHandler):
+    everybody = threading.Barrier(50, timeout=60)
+
     def do_GET(self):
-        time.sleep(0.01)
+        self.everybody.wait()
         self.send_response(200)
         self.end_headers()
         self.wfile.write(self.path.encode())
@@ -379,7 +395,7 @@ def test_http_server_and_clients_in_one_thread():
             self.finish_request(request, client_address)
             self.shutdown_request(request)
 
-    server = Server(("127.0.0.1", 0), Slow)
+    server = Server(("127.0.0.1", 0), AnswersAllTogether)
     serving = culm.spawn(server.serve_forever)
 
     def get(i):

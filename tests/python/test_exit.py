@@ -1,8 +1,8 @@
 """The end of a thread and of the interpreter: the suspended is unwound, the untaken reported, nothing crashes."""
 
 import _thread
-import ctypes
 import gc
+import os
 import threading
 import weakref
 from pathlib import Path
@@ -252,34 +252,42 @@ def test_thread_end_waits_for_a_clean_up_that_was_under_way():
     assert log == ["thread ends", "cleaned up"]
 
 
-def test_thread_end_gives_clean_ups_their_time_though_the_process_gets_no_processor():
-    log = []
-    stall = ctypes.CDLL(None).usleep  # found by name, so not interposed: nothing of this process runs meanwhile
+def test_thread_end_gives_clean_ups_their_time_though_the_process_gets_no_processor(run_script, compile_library):
+    done = run_script(
+        HEADER
+        + """
+import ctypes
+jump_clock = ctypes.CDLL(None).jump_clock
 
-    def starved():
-        try:
-            lowlevel.park()
-        finally:
-            culm.sleep(0.01)
-            stall(1_200_000)
+def starved():
+    try:
+        lowlevel.park()
+    finally:
+        culm.sleep(0.001)
+        jump_clock(3600)  # as if nothing of this process had run for an hour
 
-    def abandoned():
-        try:
-            lowlevel.park()
-        finally:
-            for _ in range(3):
-                culm.sleep(0.02)
-            log.append("cleaned up")
+def abandoned():
+    try:
+        lowlevel.park()
+    finally:
+        for _ in range(3):
+            culm.sleep(0.001)
+        print("cleaned up")
 
-    def on_thread():
-        culm.spawn(starved)
-        culm.spawn(abandoned)
-        culm.yield_now()
+def on_thread():
+    culm.spawn(starved)
+    culm.spawn(abandoned)
+    culm.yield_now()
 
-    thread = threading.Thread(target=on_thread)
-    thread.start()
-    thread.join()
-    assert log == ["cleaned up"]
+began = time.monotonic()
+thread = threading.Thread(target=on_thread)
+thread.start()
+thread.join()
+print("the clock has jumped:", time.monotonic() - began > 3600)
+""",
+        env=os.environ | {"LD_PRELOAD": compile_library("preload/jump_clock.c")},
+    )
+    ended(done, "cleaned up\nthe clock has jumped: True\n")
 
 
 def test_a_fiber_collected_on_another_thread_as_its_own_ends_is_told_once():

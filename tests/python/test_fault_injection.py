@@ -8,14 +8,9 @@ pile up; and the same program succeeds right afterwards.
 import errno
 import json
 import os
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-SHIM = Path(__file__).parent / "preload" / "fail_nth.c"
 
 # Forks one child for each n. Prints a JSON list: how many calls there were, and what went wrong.
 SCENARIO = """
@@ -142,13 +137,8 @@ print(json.dumps([nth, problems]))
 
 
 @pytest.fixture(scope="session")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("needs a C compiler for the library that is preloaded")
-    library = tmp_path_factory.mktemp("preload") / "fail_nth.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, SHIM, "-ldl"], check=True)
-    return library
+def shim(compile_library) -> str:
+    return compile_library("preload/fail_nth.c")
 
 
 @pytest.mark.parametrize("error", [errno.ENOMEM, errno.EAGAIN, errno.EINVAL], ids=lambda error: errno.errorcode[error])
@@ -162,7 +152,7 @@ def test_each_call_fails_in_turn(run_script, shim, error):
 
 def run_script_preloaded(run_script, shim, source, argument):
     arguments = f"import sys; sys.argv[1:] = ['{argument}']"
-    return run_script(arguments + source, timeout=115, env=os.environ | {"LD_PRELOAD": str(shim)})
+    return run_script(arguments + source, timeout=115, env=os.environ | {"LD_PRELOAD": shim})
 
 
 MANY_MAPPINGS = """

@@ -281,13 +281,21 @@ def test_a_finished_fiber_keeps_only_its_outcome():
 
 
 def test_join_from_another_thread_waits_for_the_end():
-    fiber = culm.spawn(culm.sleep, 0.01)
-    outcome = []
-    thread = threading.Thread(target=lambda: outcome.append(fiber.join()))
+    fiber = culm.spawn(lowlevel.park)
+    joining, outcome = [], []
+
+    def on_thread():
+        joining.append(culm.current())
+        outcome.append(fiber.join())
+
+    thread = threading.Thread(target=on_thread)
     thread.start()
-    fiber.join()
+    while thread.is_alive() and (not joining or joining[0].state != "parked"):
+        culm.yield_now()
+    assert (fiber.state, outcome) == ("parked", [])
+    lowlevel.unpark(fiber)
     thread.join()
-    assert outcome == [True]
+    assert (fiber.state, outcome) == ("finished", [True])
 
 
 def test_join_from_another_thread_times_out():
@@ -303,6 +311,8 @@ def test_join_from_another_thread_times_out():
 
 def test_cancel_from_another_thread_reaches_the_fiber():
     fiber = culm.spawn(culm.sleep, 3600)
+    culm.yield_now()
+    assert fiber.waiting_for == "sleep"
     thread = threading.Thread(target=fiber.cancel)
     thread.start()
     assert isinstance(fiber.exception(), culm.Cancelled)
@@ -310,17 +320,30 @@ def test_cancel_from_another_thread_reaches_the_fiber():
 
 
 def test_each_thread_has_its_own_scheduler():
-    def on_thread(results):
-        fibers = [culm.spawn(lambda i=i: (culm.sleep(0.001), i)[1]) for i in range(10)]
-        results.append([fiber.result() for fiber in fibers])
+    everybody = threading.Barrier(4, timeout=60)
+    seen = {}
 
-    results = []
-    threads = [threading.Thread(target=on_thread, args=(results,)) for _ in range(4)]
+    def where_i_run():
+        lowlevel.park()
+        return threading.get_native_id()
+
+    def on_thread():
+        fibers = [culm.spawn(where_i_run) for _ in range(10)]
+        culm.yield_now()
+        everybody.wait()  # the fibers of all four threads are parked now
+        listed, counted = culm.fibers(), culm.statistics().fibers
+        for fiber in fibers:
+            lowlevel.unpark(fiber)
+        ran_on = {fiber.result() for fiber in fibers}
+        seen[threading.get_native_id()] = (listed == fibers, counted, ran_on)
+
+    threads = [threading.Thread(target=on_thread) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert results == [list(range(10))] * 4
+    assert seen == {thread.native_id: (True, 10, {thread.native_id}) for thread in threads}
+    assert len(seen) == 4
 
 
 def test_run_returns_the_result_and_cancels_what_is_left():
@@ -347,8 +370,19 @@ def test_run_inside_a_fiber_is_refused():
 
 
 def test_ten_thousand_fibers_sleep_together():
-    fibers = [culm.spawn(culm.sleep, 0.01) for _ in range(10_000)]
-    assert all(fiber.join() for fiber in fibers)
+    asleep = most = 0
+
+    def sleeper():
+        nonlocal asleep, most
+        asleep += 1
+        most = max(most, asleep)
+        culm.sleep(0.01)
+        asleep -= 1
+
+    for fiber in [culm.spawn(sleeper) for _ in range(10_000)]:
+        fiber.join()
+    # Who wakes goes behind those that have not begun yet, so that all of them sleep at once, however long it takes.
+    assert (most, asleep) == (10_000, 0)
 
 
 def test_statistics_count():

@@ -74,16 +74,23 @@ def server() -> Iterator[Server]:
 def test_two_hundred_fibers_query_at_once_on_one_thread(server):
     connections = [fiber.result() for fiber in [culm.spawn(server.connect) for _ in range(200)]]
 
+    at_once = most = 0
+
     def query(connection):
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
         with connection.cursor() as cursor:
             for _ in range(3):
                 cursor.execute("select pg_sleep(0.1)")
+        at_once -= 1
         return threading.active_count()
 
     before = culm.statistics().interposed_parks
     fibers = [culm.spawn(query, connection) for connection in connections]
     assert [fiber.result() for fiber in fibers] == [1] * 200
     assert culm.statistics().interposed_parks - before >= 600
+    assert most == 200
     for connection in connections:
         connection.close()
 

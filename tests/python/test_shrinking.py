@@ -284,7 +284,7 @@ for _ in range(30):
     if child == 0:
         mine = [culm.spawn(park) for _ in range(20)]
         culm.sleep(0.003)
-        assert culm.trim() >= 0
+        culm.trim()
         assert culm.statistics().shrink_kept_bytes == 0
         for fiber in mine:
             lowlevel.unpark(fiber)
@@ -315,7 +315,8 @@ def park():
 culm.configure(shrink_after=0.001, shrink_budget=0)
 def work():
     fibers = [culm.spawn(park) for _ in range(50)]
-    culm.sleep(0.002)
+    while culm.statistics().shrink_visited == 0:
+        culm.sleep(0.001)
 for _ in range(40):
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
@@ -380,8 +381,7 @@ def test_without_proc_and_sys_everything_but_the_pressure_works(run_script: Run)
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
 if libc.unshare(0x00020000) != 0:
-    print("good")
-    sys.exit()
+    sys.exit(77)
 libc.mount(b"none", b"/", None, 0x4000 | 0x40000, None)
 for directory in (b"/proc", b"/sys"):
     assert libc.mount(b"none", directory, b"tmpfs", 0, None) == 0
@@ -406,4 +406,6 @@ for fiber in fibers:
     fiber.result()
 print("good")
 """)
+    if done.returncode == 77:
+        pytest.skip("this machine does not let root make a mount namespace")
     assert (done.stdout, done.stderr) == ("good\n", "")

@@ -17,13 +17,14 @@ def test_threads_are_fibers_and_join_works(run_script):
     done = run_script(
         PATCHED
         + f"""
-log = []
+log, go = [], threading.Event()
 def work(i):
-    time.sleep(0.05)
+    go.wait()
     log.append((i, threading.current_thread().name, threading.get_ident()))
 threads = [threading.Thread(target=work, args=(i,), name=f"t{{i}}") for i in range(100)]
 for t in threads: t.start()
 print({OS_THREADS}, threading.active_count(), len(threading.enumerate()))
+go.set()
 for t in threads: t.join()
 print(sorted(log)[0][:2], len({{ident for *_, ident in log}}), threads[0].is_alive(), threading.active_count())
 """
@@ -35,12 +36,17 @@ def test_exit_waits_for_non_daemon_threads_and_not_for_daemons(run_script):
     done = run_script(
         PATCHED
         + """
-def slow(): time.sleep(0.05); print("non-daemon finished")
+main_finished = threading.Event()
+def waits():
+    main_finished.wait()
+    time.sleep(0.001)
+    print("non-daemon finished")
 def never():
     time.sleep(3600)
-threading.Thread(target=slow).start()
+threading.Thread(target=waits).start()
 threading.Thread(target=never, daemon=True).start()
 print("main finished")
+main_finished.set()
 """
     )
     assert lines(done) == ["main finished", "non-daemon finished"]
@@ -63,10 +69,10 @@ def test_thread_pool_executor_timer_and_local(run_script):
         PATCHED
         + f"""
 from concurrent.futures import ThreadPoolExecutor
-local = threading.local()
+local, everybody = threading.local(), threading.Barrier(50, timeout=60)
 def work(i):
     local.i = i
-    time.sleep(0.01)
+    everybody.wait()
     return local.i
 with ThreadPoolExecutor(50) as pool:
     print(list(pool.map(work, range(200))) == list(range(200)), {OS_THREADS})

@@ -1,7 +1,8 @@
-"""What the words after `culm` mean.
+"""The commands of `culm` and their options.
 
-Parsing and doing are kept apart: a command returns what is to be done, and it is done after click has returned. So a
-program under `culm run` has none of click's frames above it, and click does not turn its exceptions into exit codes.
+A command only returns a function that does what was asked for; execute() calls that function after click has returned.
+So a program under `culm run` has none of click's frames above it, and click does not turn its exceptions into exit
+codes.
 """
 
 import json
@@ -87,7 +88,7 @@ def doctor(as_json: bool) -> Action:
 @culm.command()
 @click.option("--full", "plan", flag_value="full", help="More sizes and larger counts; takes a few minutes.")
 @click.option("--quick", "plan", flag_value="quick", hidden=True, help="Small counts, for tests.")
-@click.option("--only", metavar="EXPERIMENT/STRATEGY", help="Only these; either part may stand alone.")
+@click.option("--only", metavar="EXPERIMENT/STRATEGY", help="Run only these. Either part may stand alone.")
 @click.option("--json", "json_file", metavar="FILE", help="Write everything as JSON; - is the standard output.")
 @click.option(
     "--report", metavar="DIR", type=click.Path(path_type=Path), help="Write the report: index.html, lab.json."

@@ -15,7 +15,9 @@ def print_report(diagnosis: Diagnosis, console: Console | None = None) -> None:
     console = console or Console()
     console.print(_machine_table(diagnosis))
     console.print(_capacity_table(diagnosis))
-    console.print("[dim]Idle: one page of stack, its page tables, and the fiber's record. An estimate.[/]")
+    console.print(
+        "[dim]Idle fiber: an estimate of one page of stack, its page tables and the fiber's record together.[/]"
+    )
     if not diagnosis.advice:
         console.print("\nNothing to change.")
         return

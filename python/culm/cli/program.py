@@ -33,7 +33,7 @@ class Program:
     arguments: Sequence[str]
 
     def run(self) -> int:
-        """Run it to its end. What it raises leaves as it came, SystemExit included."""
+        """Run it to its end. Raises what the program raises, SystemExit included."""
         main_module = types.ModuleType("__main__")
         main_module.__dict__["__builtins__"] = builtins
         sys.modules["__main__"] = main_module
@@ -52,7 +52,7 @@ class Program:
             raise
 
     def _run_module(self) -> int:
-        sys.argv[0] = "-m"  # as python has it while it looks for the module
+        sys.argv[0] = "-m"  # what `python -m` sets it to while it looks for the module
         _set_first_path(str(Path.cwd()))
         _run_as_main(self.name, alter_argv=True)
         return 0
@@ -101,7 +101,7 @@ def _set_first_path(path: str) -> None:
 
 
 def _hide_our_frames_from_report() -> None:
-    """Let the interpreter report the exception now in flight, from the program's first frame on."""
+    """Have the interpreter's report of the exception that is being raised begin with the program's first frame."""
     program_hook = sys.excepthook
 
     def report(kind: type[BaseException], value: BaseException, trace: types.TracebackType | None) -> None:

@@ -66,7 +66,7 @@ def run_lab(request: Request) -> int:
 
 
 def _check_targets(request: Request) -> None:
-    """Find out now, and not after two minutes, that something could not be written."""
+    """Raise OSError now, before two minutes of measuring, if a result could not be written later."""
     from culm.lab.publish import GENERATOR, PAGE_NAME
 
     if request.json_file is not None and not request.is_quiet:
@@ -81,7 +81,8 @@ def _check_targets(request: Request) -> None:
         page = request.report / PAGE_NAME
         if page.exists() and GENERATOR not in page.read_text(errors="replace"):
             raise _UnwritableError(
-                f"--report {request.report}: its {PAGE_NAME} is no report of the lab; choose another directory"
+                f"--report {request.report}: its {PAGE_NAME} is no report of the lab, so it is not overwritten; "
+                "choose another directory"
             )
 
 
@@ -106,7 +107,9 @@ def _recorded(path: Path) -> "Findings":
     except FormatError as error:
         raise FormatError(f"--from {path}: {error}") from error
     except ValueError as error:
-        raise FormatError(f"--from {path}: it is no JSON: {error}") from error
+        raise FormatError(
+            f"--from {path}: it is no JSON; name a file that `culm lab --json` has written: {error}"
+        ) from error
 
 
 def _measured(request: Request) -> "Findings":
@@ -147,7 +150,7 @@ def _write(request: Request, findings: "Findings") -> None:
     if request.json_file is not None and not request.is_quiet:
         publish(Path(request.json_file), document.encode())
     if request.report is not None:
-        # Only now: it brings matplotlib, which takes a second to import.
+        # Imported only when it is needed: it brings matplotlib, which takes a second to import.
         from culm.lab.page import render
 
         page = render(findings)

@@ -1,7 +1,7 @@
 """Turns a matplotlib figure into SVG that belongs to the page: its fonts, its colours in light and dark, at two widths.
 
-Colours are drawn as stand-ins and become CSS variables, text stays text. A plot is drawn twice, wide for a desk and
-narrow for a phone: one that is only scaled down cannot be read.
+matplotlib draws with colours that stand for CSS variables and are replaced by those afterwards; text stays text. A plot
+is drawn twice, wide for a desk and narrow for a phone, because one that is only scaled down cannot be read.
 Invariant: no two plots of a page share an id.
 """
 
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 __all__ = ["ACCENT", "BAD", "FAINT", "INK", "PALETTE", "QUIET", "Plot", "Shape", "plain_axes", "plotted"]
 
-# Stand-ins, one for each variable of the style sheet. No plot uses these as colours of their own.
+# The colours that stand for the variables of the style sheet. No plot uses them for anything else.
 _VARIABLES = {
     "#000101": "--ink",
     "#000102": "--faint",
@@ -129,5 +129,5 @@ def _svg(identifier: str, caption: str, figure: Figure) -> Markup:
 
 
 def _label(caption: str) -> str:
-    # A function's result in a replacement template: backslashes would be read as group references.
+    # The result goes into a replacement template of re.sub(), where a backslash would begin a group reference.
     return f'aria-label="{escape(caption)}"'.replace("\\", "")

@@ -1,8 +1,8 @@
 """Runs one command as a child that cannot outlive the lab, and tells how it ended.
 
 An experiment may crash, hang or eat memory; that is what it is for. So each gets a process group of its own, a time
-limit, no core file, and the kernel's promise to kill it when the lab dies, even by SIGKILL.
-Invariant: when `run_child` returns or raises, nobody of the child's process group is alive.
+limit and no core file, and the kernel is asked to kill it when the lab dies, even by SIGKILL.
+Invariant: when `run_child` returns or raises, no process of the child's process group is alive.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class Ended:
 
     status: int | None  # the exit status, None if a signal ended it
     signal: int | None  # the signal that ended it, None if it exited
-    timed_out: bool  # then the signal is ours
+    timed_out: bool  # if so, the signal came from us
     stdout: str
     stderr: str
     seconds: float
@@ -42,8 +42,8 @@ def run_child(command: Sequence[str], *, seconds_max: float) -> Ended:
     """Run the command to its end, or kill it after `seconds_max`. OSError if it cannot be started."""
     lab = os.getpid()
     started = time.monotonic()
-    # Files in memory instead of pipes: nothing to drain while the child runs, and a grandchild that keeps them open
-    # holds up nobody.
+    # The child writes into files in memory instead of pipes: nobody has to read them while it runs, and nobody waits
+    # for the end of a grandchild that keeps them open.
     with _memory_file("stdout") as stdout, _memory_file("stderr") as stderr:
         with warnings.catch_warnings():
             # CPython 3.12 warns of forking when there are threads. What runs in the child takes no lock of Python, and
@@ -61,7 +61,7 @@ def run_child(command: Sequence[str], *, seconds_max: float) -> Ended:
         try:
             timed_out = not _wait_ended(child.pid, started + seconds_max)
         finally:
-            # Before the child is reaped, so that its group's number cannot belong to somebody else yet.
+            # Until the child is reaped its number, which is also its group's, cannot be given to anybody else.
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
         code = child.returncode
@@ -87,9 +87,9 @@ def _bind_to(lab: int) -> None:
     """Runs in the child before it becomes the command."""
     _LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != lab:
-        os._exit(1)  # the lab died before the promise was made
+        os._exit(1)  # the lab died before the call above, so that the kernel will not kill this child
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Should memory run out, an experiment goes first, and not the lab or somebody else's program.
+    # If memory runs out, the kernel kills an experiment first, not the lab or somebody else's program.
     with contextlib.suppress(OSError):
         score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         os.write(score, b"1000")

@@ -1,6 +1,6 @@
 """Everything one run of the lab found: the machine, what the probe knows, every outcome. Reads and writes the JSON.
 
-Tables, plots and answers ask this and nothing else, so a report can be made again from the JSON of another machine.
+Tables, plots and answers are made from this alone, so a report can be made again from the JSON of another machine.
 Invariant: a figure that was not measured is None, never zero.
 """
 
@@ -16,7 +16,7 @@ FORMAT = 1
 
 
 class FormatError(ValueError):
-    """A file is not the JSON of a lab run; says what is wrong with it."""
+    """A file is not the JSON of a run of the lab. The message says what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Strategy:
 
     @classmethod
     def read(cls, described: Mapping[str, Any]) -> "Strategy":
-        """From the probe's own words."""
+        """Make one from what the probe printed about it."""
         identifier = str(described["id"])
         why_not = described.get("why_not")
         return cls(
@@ -65,7 +65,7 @@ class Findings:
 
     @property
     def strategies(self) -> list[Strategy]:
-        """In the order of the probe."""
+        """All that the probe listed, in its order."""
         return [Strategy.read(described) for described in self.knowledge["strategies"]]
 
     @property
@@ -79,7 +79,7 @@ class Findings:
         return int(self.kernel.get("page_bytes") or 4096)
 
     def strategy(self, identifier: str) -> Strategy | None:
-        """The one with this id."""
+        """The strategy with this id, or None."""
         return next((each for each in self.strategies if each.id == identifier), None)
 
     def named(self, experiment: str, strategy: str | None = None, **options: object) -> Iterator[Outcome]:
@@ -91,7 +91,7 @@ class Findings:
                 yield outcome
 
     def outcome(self, experiment: str, strategy: str, **options: object) -> Outcome | None:
-        """The first of those."""
+        """The first outcome that named() gives, or None."""
         return next(self.named(experiment, strategy, **options), None)
 
     def number(self, experiment: str, strategy: str, name: str, **options: object) -> float | None:
@@ -109,7 +109,7 @@ class Findings:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The same as plain dictionaries, for JSON."""
         return {
             "format": FORMAT,
             "plan": self.plan,
@@ -123,7 +123,7 @@ class Findings:
 
     @classmethod
     def read(cls, document: object) -> "Findings":
-        """From what as_dict() gave. FormatError when it is something else."""
+        """The opposite of as_dict(). FormatError if `document` is something else."""
         if not isinstance(document, dict) or "outcomes" not in document:
             raise FormatError("it is not the JSON of `culm lab --json`: there is no list of outcomes in it")
         if document.get("format") != FORMAT:
@@ -138,7 +138,7 @@ class Findings:
                 outcomes=[Outcome(**outcome) for outcome in document["outcomes"]],
                 fiber=dict(document["fiber"]),
             )
-            found.strategies  # noqa: B018  # reads the probe's words, which may be damaged too
+            found.strategies  # noqa: B018  # reads what the probe printed, which may be damaged too
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"it is damaged: {type(error).__name__}: {error}") from error
         return found

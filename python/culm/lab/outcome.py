@@ -20,7 +20,7 @@ __all__ = ["Experiment", "Kind", "Outcome", "outcome_of"]
 # killed       a signal ended it; signal says which, before what it was about to do
 # timed out    it was still running at its time limit
 # failed       it did not do what it should: an error status, or output that is no result; message says what
-# left out     it was not run: the time of the whole run was used up
+# left out     it was not run, because the time of the whole run was used up
 Kind = Literal["measured", "unsupported", "killed", "timed out", "failed", "left out"]
 
 _MESSAGE_LENGTH_MAX = 400
@@ -37,7 +37,7 @@ class Experiment:
 
     @property
     def label(self) -> str:
-        """EXPERIMENT/STRATEGY, and what sets it apart from others of the same two."""
+        """EXPERIMENT/STRATEGY, and the options that tell it from other experiments with the same two."""
         options = self.options
         parts = [self.name, self.strategy]
         if "limit" in options and self.name == "idle":
@@ -81,7 +81,7 @@ class Outcome:
 
 
 def outcome_of(experiment: Experiment, ended: Ended, command: list[str]) -> Outcome:
-    """Read what the probe printed, in the light of how it ended."""
+    """Make an outcome of how the probe ended and what it printed."""
     before, result = _lines(ended.stdout)
     kind: Kind
     message = _short(ended.stderr)
@@ -113,7 +113,7 @@ def outcome_of(experiment: Experiment, ended: Ended, command: list[str]) -> Outc
 
 
 def _lines(stdout: str) -> tuple[str | None, dict[str, Any] | None]:
-    """The line that says what is about to happen, and the result, where they are there."""
+    """What the probe printed: what it is about to do, and its result; None for what is not there."""
     before: str | None = None
     result: dict[str, Any] | None = None
     for line in stdout.splitlines():

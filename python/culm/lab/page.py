@@ -57,13 +57,13 @@ def _prose(text: str) -> Markup:
 
 
 def _code(text: str) -> str:
-    # A name is never broken at the end of a line, a message may be.
+    # A short name is never broken at the end of a line; a long message may be.
     kind = ' class="long"' if len(text) > _NAME_LENGTH_MAX else ""
     return f"<code{kind}>{escape(text)}</code>"
 
 
 def _machine(findings: Findings) -> list[tuple[str, str]]:
-    """What a reader must know to compare."""
+    """What a reader must know about this machine to compare its figures with those of another."""
     machine, kernel = findings.machine, findings.kernel
     versions: Mapping[str, Any] = machine.get("versions") or {}
     limits: Mapping[str, Any] = machine.get("limits") or {}

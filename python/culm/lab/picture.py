@@ -2,8 +2,8 @@
 
 Another fiber looks at it while it is parked: where its stack pointer is, and which pages of its stack are in memory,
 as the kernel says (`culm.lowlevel.resident_pages`). Runs in a child like every experiment: `python -m
-culm.lab.picture` prints JSON. Invariant: nothing here is computed from what ought to be; each sample is what
-/proc/self/pagemap said at that moment.
+culm.lab.picture` prints JSON. Invariant: no sample is computed from what ought to be; each is what the kernel said at
+that moment.
 """
 
 import json
@@ -24,7 +24,7 @@ _SECOND_LEVELS = 64
 
 
 def draw_fiber() -> dict[str, Any]:
-    """The samples, or under "failure" why there are none."""
+    """Run the picture in a child. Returns its samples, or under "failure" the reason why there are none."""
     ended = run_child([sys.executable, "-P", "-m", "culm.lab.picture"], seconds_max=_SECONDS_MAX)
     if ended.timed_out:
         return {"failure": f"it took longer than {_SECONDS_MAX:g} s"}
@@ -120,7 +120,7 @@ def _watch() -> dict[str, Any]:
 
 
 def _runs_until_parked(fiber: culm.Fiber[None]) -> bool:
-    """Let it run. False when it has ended."""
+    """Let the fiber run until it parks. False when it has ended."""
     while fiber.state not in ("parked", "finished"):
         culm.yield_now()
     return fiber.state == "parked"

@@ -1,7 +1,8 @@
 """Which experiments a run of the lab makes, and with what counts.
 
 Three sizes: quick (for tests: everything once, small), standard (under two minutes on two processors) and full. The
-order is that of importance: when the time of the whole run is used up, what is left out is what matters least.
+experiments come in the order of their importance: when the time of the whole run is used up, the least important ones
+are left out.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ __all__ = ["EXPERIMENTS", "PLANS", "Plan", "experiments_of", "fitted", "select_o
 
 _KB, _MB = 1 << 10, 1 << 20
 DEFAULT_LIMIT = 10 * _MB
-# What one stack with its page tables takes at most, of the strategies that put in pages one by one.
+# The most that one stack takes, page tables included, with a strategy that puts in pages one by one.
 _STACK_BYTES_MAX = 16 * _KB
 
 
@@ -90,12 +91,12 @@ Maker = Callable[[Plan, Strategy], Iterator[Experiment]]
 
 
 def _limit_of(strategy: Strategy) -> int:
-    """10 MB, or the most that this one can have."""
+    """10 MB, or less if the strategy cannot make such large stacks."""
     return min(DEFAULT_LIMIT, strategy.limit_bytes_max or DEFAULT_LIMIT)
 
 
 def _one(name: str, **counts: str) -> Maker:
-    """An experiment made once for each strategy; `counts` says which of the plan's numbers is which option."""
+    """An experiment made once for each strategy; `counts` maps its options to the names of the plan's numbers."""
 
     def make(plan: Plan, strategy: Strategy) -> Iterator[Experiment]:
         options: dict[str, str | int | bool] = {"limit": _limit_of(strategy)}
@@ -109,7 +110,7 @@ def _one(name: str, **counts: str) -> Maker:
 def _idle(plan: Plan, strategy: Strategy) -> Iterator[Experiment]:
     most = _limit_of(strategy)
     limits = {limit for limit in plan.idle_limits if strategy.limit_bytes_max is None or limit <= most} or {most}
-    # From the largest: 10 MB is what the other figures are about.
+    # The largest comes first: the other figures are about 10 MB too.
     for limit in sorted(limits, reverse=True):
         yield Experiment("idle", strategy.id, {"limit": limit, "count": plan.idle_count}, plan.experiment_seconds_max)
 
@@ -136,9 +137,9 @@ EXPERIMENTS: dict[str, Maker] = {
     "mlock": _locked,
 }
 
-# These say something about one strategy only; and of split stacks, which a program of its own measures, nothing else.
+# Experiments about one strategy only. Split stacks, which have a program of their own, take part in no other.
 _ONLY_FOR = {"growsdown": "growsdown", "split": "split"}
-# The scheduler's own stacks: what is switched between does not depend on how it was allocated, apart from the stride.
+# Switches are measured on one strategy: apart from the stride, their cost does not depend on who made the stacks.
 _SWITCH_STRATEGY = "arena"
 
 
@@ -186,9 +187,9 @@ def fitted(plan: Plan, available_bytes: int) -> Plan:
 
 
 def select_only(experiments: Sequence[Experiment], wanted: str) -> list[Experiment]:
-    """Those whose name or label begins with `wanted`: EXPERIMENT, EXPERIMENT/STRATEGY or a whole label.
+    """The experiments that `wanted` names: EXPERIMENT, STRATEGY, EXPERIMENT/STRATEGY or a whole label.
 
-    ValueError with what there is when none does.
+    ValueError if there is none; its message lists what there is.
     """
     words = wanted.split("/")
     chosen = [each for each in experiments if each.label.split("/")[: len(words)] == words]

@@ -1,6 +1,7 @@
-"""The plots of the report, one function each. A plot for which nothing was measured is None.
+"""The plots of the report, one function each, which returns None if nothing was measured for its plot.
 
-culm's own stacks have the accent colour everywhere, the others are quiet: the question is always how they compare.
+culm's own stacks have the accent colour everywhere, all others the same quiet one: the question is always how they
+compare.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -32,7 +33,7 @@ _LINEAR_RANGE_MAX = 12
 
 
 def growth_plot(findings: Findings) -> Plot | None:
-    """What one more page costs, by strategy, and a plain mmap as the measure."""
+    """What one more page costs, by strategy, with a plain mmap for comparison."""
     ns = _staying(findings, findings.numbers("growth", "ns_per_page"))
     plain = sorted(findings.numbers("growth", "plain_mmap_ns_per_page").values())
     reference = plain[len(plain) // 2] if plain else None
@@ -62,7 +63,7 @@ def ceiling_plot(findings: Findings) -> Plot | None:
 
 
 def create_plot(findings: Findings) -> Plot | None:
-    """Create and first touch together: what a cold stack costs until it can be used."""
+    """What it costs to make a new stack and to touch it for the first time, added up."""
     create = findings.numbers("lifecycle", "create_ns")
     touch = findings.numbers("lifecycle", "first_touch_ns")
     both = _staying(findings, {strategy: ns + touch.get(strategy, 0) for strategy, ns in create.items()})
@@ -233,7 +234,7 @@ def _scale(values: dict[str, float]) -> str:
 
 
 def _staying(findings: Findings, values: dict[str, float]) -> dict[str, float]:
-    """Without stacks that are copied: these run in one place, which is there after the first."""
+    """Leave out strategies that copy stacks: all theirs run in one place, which is new only for the first."""
     moves = {strategy.id for strategy in findings.strategies if strategy.declares.get("pointers_stay_valid") is False}
     return {strategy: value for strategy, value in values.items() if strategy not in moves}
 
@@ -261,7 +262,8 @@ def _bars(
     axes.bar_label(drawn, [written(value) for value in shown], padding=4, color=INK)
     if _is_wide_range(shown):
         axes.set_xscale("log")
-        # A logarithmic bar has no zero: begin well below the smallest. The figures need room at the other end.
+        # A logarithmic scale has no zero, so it begins well below the smallest value. The figures need room at the
+        # other end.
         span = max(shown) / min(shown)
         axes.set_xlim(min(shown) / max(2.0, span**0.25), max(shown) * (span ** (0.13 if shape.is_wide else 0.35)) * 1.3)
     else:

@@ -1,7 +1,7 @@
 """The program that does the measuring, culm-stack-probe: where it is, what it knows, and one run of it.
 
-It is a program in C++ of its own, not this interpreter, because an experiment may crash and because what is measured
-is to be a stack and nothing else.
+It is a C++ program of its own, not this interpreter, because an experiment may crash, and because only stacks are to be
+measured, without the interpreter's own work.
 """
 
 import os
@@ -18,7 +18,7 @@ _STRATEGIES_SECONDS_MAX = 30.0
 
 
 class ProbeError(Exception):
-    """The probe is not there, or does not answer; says what to do."""
+    """The probe is not there, or does not answer. The message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Probe:
         return dict(outcome.result)
 
     def run(self, experiment: Experiment) -> Outcome:
-        """Make one experiment. Whatever happens to the child is the outcome."""
+        """Make one experiment. Never raises for what happens to the child: that is the outcome."""
         return self._run(experiment, experiment.arguments)
 
     def _run(self, experiment: Experiment, arguments: list[str]) -> Outcome:
         program = self.path
         if experiment.strategy == "split":
-            # All code on such a stack must be compiled for it, so it is a program of its own, where the compiler can.
+            # All code on a split stack must be compiled for it, so there is another program, if the compiler could.
             program, arguments = self.path.with_name("culm-split-stack-probe"), []
             if not program.exists():
                 reason = "this build of culm lacks the program that has split stacks"

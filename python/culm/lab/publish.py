@@ -1,6 +1,6 @@
-"""Writes files so that they are there whole or not at all.
+"""Writes files so that each is there whole or not at all.
 
-Invariant: whoever looks sees the old file or the new one, and a failure leaves nothing behind.
+Invariant: whoever opens a file sees the old or the new content, never a part, and a failure leaves nothing behind.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ __all__ = ["GENERATOR", "JSON_NAME", "PAGE_NAME", "check_writable", "publish", "
 
 PAGE_NAME = "index.html"
 JSON_NAME = "lab.json"
-# By this a later run knows that the page it finds is a report and may be replaced.
+# A page with this line is a report that an earlier run wrote, and may be replaced.
 GENERATOR = '<meta name="generator" content="culm lab">'
 
 
@@ -27,8 +27,8 @@ def check_writable(folder: Path) -> None:
         nearest = nearest.parent
     if not nearest.is_dir():
         raise NotADirectoryError(f"{nearest} is not a directory")
-    # Tried, not asked: access() says yes to root on a read-only file system. The file has no name and is gone when
-    # closed.
+    # A file is made, because access() says yes to root even on a read-only file system. It has no name and is gone when
+    # it is closed.
     with tempfile.TemporaryFile(dir=nearest):
         pass
 

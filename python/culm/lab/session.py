@@ -28,8 +28,10 @@ __all__ = ["Interrupted", "interruptible", "run_session"]
 
 
 class Interrupted(BaseException):
-    """A signal asked the lab to end. Derives from BaseException like KeyboardInterrupt: nobody handles it on the
-    way."""
+    """A signal asked the lab to end.
+
+    Derives from BaseException, like KeyboardInterrupt, so that no `except Exception` on its way handles it.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -38,11 +40,12 @@ class Interrupted(BaseException):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn the signals that end a program into Interrupted, once; later ones find the lab already cleaning up."""
+    """Raise Interrupted at the first signal that would end the program. Later ones are ignored: the lab cleans up."""
     numbers = [
         number
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN  # in the background of a shell, or under nohup
+        if signal.getsignal(number)
+        is not signal.SIG_IGN  # it is when a shell runs this in the background, or nohup does
     ]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -67,12 +70,12 @@ def run_session(
     with_fiber: bool,
     console: Console,
 ) -> Findings:
-    """Run them all and return what was found. `console` gets the progress."""
+    """Run all experiments and return what was found. Shows its progress on `console`."""
     started, clock = datetime.now().astimezone(), time.monotonic()
     deadline = clock + plan.seconds_max
     outcomes: list[Outcome] = []
     with _progress(console, len(experiments) + with_fiber) as progress:
-        # First: it is short, and what the report shows largest.
+        # The fiber comes first, because it takes little time and the report gives it the most room.
         fiber = {}
         if with_fiber:
             progress.begin("a real fiber")
@@ -103,7 +106,7 @@ def _left_out(experiment: Experiment, plan: Plan) -> Outcome:
 
 
 class _Lines:
-    """A line for each step: where the output is no terminal."""
+    """Prints a line for each step. Used where the output is no terminal."""
 
     def __init__(self, console: Console, total: int) -> None:
         self._console = console
@@ -119,7 +122,7 @@ class _Lines:
 
 
 class _Bar:
-    """A bar, and what is being done. Drawn by the steps themselves: the lab forks, and so has no threads."""
+    """Shows a bar and what is being done. Each step draws it: the lab forks, so it has no thread that could."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress = progress
@@ -145,7 +148,7 @@ def _progress(console: Console, total: int) -> Iterator[_Lines | _Bar]:
 
 
 def _machine() -> dict[str, Any]:
-    """What `culm doctor` says, and the processor. A machine that hides /proc is described by what is left."""
+    """What `culm doctor` knows, and the processor. Where /proc is hidden, as much of it as can be found out."""
     try:
         described = examine().as_dict()
     except (OSError, KeyError, ValueError) as error:

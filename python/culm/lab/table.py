@@ -1,6 +1,6 @@
-"""The tables of the lab: strategy by property, one table for each group of questions.
+"""The tables of the lab: a row for each strategy, a column for each property, a table for each group of questions.
 
-Made once, as headings with units and cells with a tone; the terminal and the report only lay them out.
+They are made here once, of headings and of cells with a text and a tone; the terminal and the report only lay them out.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ class Column:
 
     @property
     def is_declared(self) -> bool:
-        """Whether it holds what the strategies say of themselves; marked in the heading."""
+        """Whether it shows what the strategies declare, not what was measured. Such headings end with a star."""
         return self.heading.endswith("*")
 
 
@@ -44,7 +44,7 @@ Cell = Callable[[Findings, Strategy], Verdict]
 
 
 def all_tables(findings: Findings) -> list[Table]:
-    """Those that have at least one row with something measured in it."""
+    """All tables in which at least one row has something that was measured."""
     tables = [
         _by_strategy(findings, *definition)
         for definition in (_safety(), _space(findings), _time(), _shrink(findings), _after_fork())
@@ -54,7 +54,7 @@ def all_tables(findings: Findings) -> list[Table]:
 
 
 def answer_table(findings: Findings) -> Table:
-    """The one that the report opens with: what decides."""
+    """The table that the report opens with: the properties that decide between strategies."""
     return _by_strategy(
         findings,
         "answer",
@@ -72,7 +72,7 @@ def answer_table(findings: Findings) -> Table:
 
 
 def unavailable(findings: Findings) -> list[Strategy]:
-    """What this machine does not have."""
+    """The strategies that this machine cannot have."""
     return [strategy for strategy in findings.strategies if not strategy.available]
 
 
@@ -140,7 +140,7 @@ def _space(findings: Findings) -> _Definition:
 
 
 def _mappings_text(count: float) -> str:
-    # What a strategy needs once for all its stacks is not zero when it is divided by them.
+    # A mapping that a strategy needs once is divided by the number of stacks too, which leaves a small fraction.
     return f"{count:.0f}" if abs(count - round(count)) < 0.05 else f"{count:.1f}"
 
 
@@ -306,7 +306,7 @@ def idle_bytes(outcome: Outcome) -> float | None:
 
 
 def _absent(outcome: Outcome | None) -> Verdict:
-    """Why there is no figure."""
+    """The cell for a figure that is not there; it says why."""
     if outcome is None or outcome.kind == "measured":
         return verdict.UNKNOWN
     if outcome.kind == "unsupported":

@@ -22,7 +22,7 @@ __all__ = ["print_findings"]
 _STYLES: dict[Tone, str] = {"good": "green", "bad": "bold red", "fair": "yellow", "none": ""}
 _MARKS = {"not measured": "-", "does not apply": "n/a"}
 _WITHOUT_TABLE = ("growsdown", "split")
-# With fewer than these there is no answer to most of the questions.
+# If one of these experiments is missing, most of the questions cannot be answered.
 _DECISIVE = {"overflow-small", "kernel-write", "growth", "ceiling", "idle", "shrink", "fork", "switch"}
 _COLUMN_GAP = 2
 
@@ -55,7 +55,7 @@ def print_findings(findings: Findings, console: Console) -> None:
 
 
 def _print_other_figures(findings: Findings, console: Console) -> None:
-    """Of experiments that are about one strategy alone and have no table."""
+    """Print the results of the experiments that are about one strategy alone and so have no table."""
     shown = [outcome for outcome in findings.outcomes if outcome.experiment in _WITHOUT_TABLE and outcome.result]
     if shown:
         console.print("\n[bold]Other figures[/]")
@@ -71,10 +71,10 @@ def _plain(value: object) -> str:
 
 
 def _print_answers(findings: Findings, console: Console) -> None:
-    """The questions of the report with their short answers, if the run was one of everything."""
+    """Print the questions of the report with their short answers, if all decisive experiments were run."""
     if not {outcome.experiment for outcome in findings.outcomes} >= _DECISIVE:
         return
-    # Only now: these bring matplotlib, which takes a second to import.
+    # Imported only when needed: these bring matplotlib, which takes a second to import.
     from culm.lab.answers import all_answers
     from culm.lab.answers.summary import three_sentences
 
@@ -107,7 +107,7 @@ def _print_table(table: Table, console: Console) -> None:
 
 
 def _width(table: Table, index: int, is_broken: bool) -> int:
-    """What a column needs. Headings may be broken between words, figures and verdicts never."""
+    """How wide a column must be. Headings may be broken between words, figures and verdicts never."""
     heading = table.columns[index].heading
     parts = heading.split() if is_broken else [heading]
     return max(cell_len(text) for text in [*parts, *(_cell(row[index]).plain for row in table.rows)])

@@ -1,6 +1,6 @@
-"""What an outcome means, in a word or two and with a tone: caught, not caught, EFAULT.
+"""What an outcome means, in a word or two (caught, not caught, EFAULT), and whether that is good or bad.
 
-One place decides it, so that the terminal, the report and the JSON can never disagree.
+It is decided here alone, so that the terminal, the report and the JSON always agree.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ _BY_GUARD = ("SIGSEGV", "SIGBUS")
 
 @dataclass(frozen=True)
 class Verdict:
-    """A word or two; `reason` says more where there is more to say."""
+    """A word or two, how good that is, and a reason if there is more to say."""
 
     text: str
     tone: Tone = "none"
@@ -46,7 +46,7 @@ NOT_TRIED = (UNKNOWN.text, "not tried")
 
 
 def _without_result(outcome: Outcome | None) -> Verdict | None:
-    """What every experiment has in common when it gave no result and no signal ended it."""
+    """The verdict if there is no result and no signal ended the experiment, whatever the experiment; else None."""
     if outcome is None:
         return UNKNOWN
     if outcome.kind == "unsupported":
@@ -154,7 +154,7 @@ def verdicts(findings: Findings) -> dict[str, dict[str, str]]:
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that came out otherwise than the strategy declares."""
+    """Something that was measured and is not what the strategy declares."""
 
     strategy: str
     trait: str
@@ -163,7 +163,7 @@ class Difference:
 
 
 def differences(findings: Findings) -> list[Difference]:
-    """Where this machine contradicts what a strategy declares about itself. Only what was decided either way."""
+    """Where a measurement contradicts what a strategy declares about itself."""
     found: list[Difference] = []
     for strategy in findings.strategies:
         for trait, declared, measured in _comparisons(findings, strategy.id, strategy.declares):
@@ -193,7 +193,7 @@ def _comparisons(findings: Findings, strategy: str, declares: Mapping[str, Any])
 
 
 def inapplicable(findings: Findings) -> list[str]:
-    """What was not possible, a sentence for each reason."""
+    """Which experiments were not possible, one sentence for each reason."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for outcome in findings.outcomes:
         if outcome.kind == "unsupported":
@@ -204,7 +204,7 @@ def inapplicable(findings: Findings) -> list[str]:
 
 
 def unusual(findings: Findings) -> list[str]:
-    """What went wrong with experiments, a sentence for each reason, however many it befell."""
+    """Which experiments went wrong, one sentence for each reason, however many went wrong for it."""
     reasons: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in findings.outcomes:
         if outcome.kind in ("failed", "timed out", "left out"):

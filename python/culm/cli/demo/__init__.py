@@ -77,14 +77,14 @@ def _levels_for(depth_bytes: int) -> int:
     """How many levels of descend() bring `depth_bytes` of the running fiber's stack into memory."""
     resident = 0
 
-    def look() -> None:
+    def measure() -> None:
         nonlocal resident
         resident = culm.current().stack.resident
 
     levels = 0
     while resident < depth_bytes and levels < _LEVELS_MAX:
         levels += _LEVELS_STEP
-        descend(Dive(levels, look))
+        descend(Dive(levels, measure))
     return levels
 
 
@@ -94,7 +94,7 @@ def _average_stack_bytes() -> float | None:
 
 
 def _clients_that_fit(wanted: int, remarks: list[str]) -> int:
-    """Raise the limit on open files; if it cannot be raised far enough, fewer clients. Each needs two descriptors."""
+    """Raise the limit on open files as far as `wanted` clients need, two descriptors each; return how many then fit."""
     needed = 2 * wanted + open_descriptors() + _SPARE_DESCRIPTORS
     limit = raise_descriptor_limit(needed)
     if limit >= needed:
@@ -110,7 +110,7 @@ def _clients_that_fit(wanted: int, remarks: list[str]) -> int:
 
 
 def _divers_that_fit(wanted: int, depth_bytes: int, remarks: list[str]) -> int:
-    """Everybody is at the bottom at the same time: that must fit into memory, with room to spare."""
+    """How many may recurse: all are at their deepest at the same time, which may take half of the free memory."""
     fitting = max(1, available_memory_bytes() // 2 // depth_bytes)
     if fitting >= wanted:
         return wanted

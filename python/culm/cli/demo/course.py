@@ -32,7 +32,7 @@ class Joinable(Protocol):
 
 @dataclass(frozen=True)
 class Crew:
-    """How the course starts what runs at the same time, and looks after it."""
+    """What differs between fibers and threads: how one is started, and what can be asked about all of them."""
 
     spawn: Callable[..., Joinable]
     switches: Callable[[], int]  # so far, in this process
@@ -125,7 +125,8 @@ class Course:
             flows = [self.crew.spawn(self._attend, number, server.getsockname()) for number in range(self.clients)]
             self.connected.wait_until_complete()
             acceptor.join()
-            self.crew.give_memory_back()  # what opening the connections took; an idle scheduler does it by itself
+            # What was used to open the connections. An idle scheduler gives it back by itself, but later.
+            self.crew.give_memory_back()
             rest = read_process()
             rest_stack_bytes = self.crew.stack_bytes()
             seconds, switches = self._exchange()

@@ -25,6 +25,6 @@ _QUESTIONS = (
 
 
 def all_answers(findings: Findings) -> list[Answer]:
-    """One for each question; one that has nothing to stand on is left out."""
+    """One answer for each question; questions about which nothing was measured are left out."""
     answers = [memory.picture(findings), *(question(findings) for question in _QUESTIONS)]
     return [answer for answer in answers if answer is not None]

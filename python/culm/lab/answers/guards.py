@@ -132,7 +132,7 @@ def mappings(findings: Findings) -> Answer:
     others = [outcome for outcome in ended if outcome not in by_mappings]
     tried = max((int(outcome.options.get("count", 0)) for outcome in findings.named("ceiling")), default=0)
     if by_mappings:
-        # The plain one, where it is among them: it is what most programs do.
+        # The plain strategy is named if it is among them, because it is what most programs use.
         first = next((each for each in by_mappings if each.strategy == _GUARDED), min(by_mappings, key=_stacks))
         short = (
             f"First of all, a ceiling: {names_of([first.strategy])} ends at {count_text(_stacks(first))} stacks, "

@@ -12,7 +12,7 @@ from culm.lab.table import idle_bytes
 
 __all__ = ["limit", "picture", "shrinking"]
 
-_ADDRESSES_BYTES = 1 << 47  # of a process on x86-64, and on aarch64 with 48-bit addresses half of what there is
+_ADDRESSES_BYTES = 1 << 47  # what a process has on x86-64; with 48-bit addresses on aarch64 it has twice as much
 
 
 def limit(findings: Findings) -> Answer:

@@ -1,4 +1,4 @@
-"""How others do it, as read in their sources; with what was measured here where there is a counterpart."""
+"""How other languages do it, as read in their sources, and what was measured here of something comparable."""
 
 from culm.cli.figures import bytes_text
 from culm.lab.answers.prose import OWN, Answer

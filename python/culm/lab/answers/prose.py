@@ -1,8 +1,8 @@
 """What answers are made of: a question, a short answer, paragraphs with this machine's figures, a plot, the method.
 
-Text is plain, with `code` in backticks. Sentences are chosen by what was measured; a figure that is missing takes its
-sentence with it. Invariant: no figure in an answer is a constant of ours, except where it is marked as read, not
-measured.
+Text is plain, with `code` in backticks. Which sentences an answer has depends on what was measured; where a figure is
+missing, its sentence is left out. Invariant: each figure in an answer was measured, except where the answer is marked
+as read, not measured.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -43,7 +43,7 @@ def names_of(strategies: Iterable[str], joint: str = "and") -> str:
 
 
 def why_no_result(outcome: Outcome | None) -> str:
-    """Ends a sentence that says that something was not measured."""
+    """The reason why there is no result, as the end of a sentence."""
     if outcome is None:
         return "the experiment was not part of this run"
     if outcome.kind == "killed":

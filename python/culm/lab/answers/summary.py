@@ -11,12 +11,12 @@ __all__ = ["three_sentences"]
 
 
 def three_sentences(findings: Findings) -> list[str]:
-    """Fewer only if hardly anything was measured."""
+    """The three sentences, or fewer if hardly anything was measured."""
     return [text for text in (_which(findings), _cost(findings), _rest(findings)) if text]
 
 
 def _faults(findings: Findings, strategy: str) -> set[str]:
-    """What speaks against it on this machine, of what was decided."""
+    """What was found to be wrong with the strategy on this machine."""
     faults = set()
     if verdict.overflow(findings.outcome("overflow-small", strategy)).text == "not caught":
         faults.add("overflow")
