@@ -62,6 +62,7 @@ bool is_waiting_for_unpark(const PyFiber* self) noexcept {
 void unwind_unreachable(PyFiber* self) {
     const runtime::Scheduler& owner = self->fiber->scheduler();
     const bool is_here = thread_host != nullptr && thread_host->scheduler == &owner;
+    if (!is_here && self->told_to_exit) return;  // it is cleaning up, and must not be interrupted in that
     if (!is_here || owner.at_work() || !is_waiting_for_unpark(self)) return end_fiber_soon(self);
     unwind_fiber(*thread_host, self);
 }

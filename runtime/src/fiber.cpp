@@ -74,7 +74,11 @@ void Fiber::release() noexcept {
     const bool last =
         references_.load(std::memory_order_acquire) == 1 || references_.fetch_sub(1, std::memory_order_acq_rel) == 1;
     if (!last) return;
-    check(state_ != FiberState::kNew, "a new fiber was released: start it, switch to it or discard it on its own thread");
+    if (state_ == FiberState::kNew) {
+        check(Scheduler::current() == scheduler_,
+              "a fiber that was made and not started was released on another OS thread: discard it on its own");
+        scheduler_->discard(*this);
+    }
     std::free(name_);
     FiberSlab::give_back(*this);
 }

@@ -38,6 +38,7 @@ Result<void> Scope::enter_for_task(Scheduler& scheduler, Scope* parent) noexcept
     Scheduler::Parts& parts = *scheduler.parts_;
     if (!parts.timers.reserve(parts.fibers + parts.unstarted + parts.scopes + 3)) return kNoScopeMemory;
     join_tree(scheduler, parent, nullptr);
+    is_outermost_ = true;
     return {};
 }
 
@@ -68,6 +69,7 @@ void Scope::leave_tree() noexcept {
     scheduler_ = nullptr;
     parent_ = nullptr;
     fiber_ = nullptr;
+    is_outermost_ = false;
 }
 
 // Its fiber will never run again: what is inside becomes independent.
@@ -151,7 +153,7 @@ void Scheduler::expire(Scope& scope) noexcept {
 // The task that `self` ran has ended. What it has entered itself it must have left.
 void Scheduler::leave_outermost_scope(Fiber& self) noexcept {
     Scope& outermost = *self.scope_;
-    check(!outermost.parent_ || outermost.parent_->fiber_ != &self,
+    check(outermost.is_outermost_,
           "a fiber ended inside a cancel scope that it had entered: leave every scope before the function returns");
     outermost.leave_tree();
 }

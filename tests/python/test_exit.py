@@ -226,8 +226,9 @@ def test_thread_end_gives_descriptors_back_though_fibers_were_never_started():
         thread.join()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert [fiber.state for fiber in kept] == ["new"] * 3
-    with pytest.raises(RuntimeError, match="another OS thread"):
-        kept[0].start()
+    # None of them had a place on the thread that has gone: any thread may start them.
+    kept[0].start()
+    assert kept[0].result() is None
     kept.clear()
 
 

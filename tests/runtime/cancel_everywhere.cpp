@@ -159,12 +159,12 @@ void keep_going(World& world, Course& course) {
                 case WaitKind::kQueue:
                     world.queue.notify_one();
                     break;
-                case WaitKind::kFd:
+                case WaitKind::kFd: {
                     CHECK(write(world.ends[1], "x", 1) == 1);
-                    while (!world.over && program.state() == FiberState::kParked && program.wait_kind() == WaitKind::kFd) {
-                        culm::yield_now();
-                    }
+                    const int served = course.parks;
+                    while (course.parks == served && program.state() == FiberState::kParked) culm::yield_now();
                     break;
+                }
                 case WaitKind::kLock:
                     if (world.semaphore.count() == 0) world.semaphore.post();
                     break;

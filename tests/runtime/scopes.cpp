@@ -200,8 +200,8 @@ TEST_CASE("scopes used in a wrong order end the process with a sentence") {
 
 namespace {
 
-// Random programs of nested scopes and sleeps. Sleeps last even numbers of nanoseconds, and whatever cancels comes at odd
-// times, so that nothing happens at the same time as anything else.
+// Random programs of nested scopes and sleeps. Sleeps last whole microseconds, and whatever cancels comes at a number of
+// nanoseconds past one that nothing else has, so that nothing happens at the same time as anything else.
 struct Block {
     std::int64_t deadline_ns = kNever;
     std::int64_t cancelled_at_ns = kNever;
@@ -225,8 +225,8 @@ public:
 
     std::unique_ptr<Block> block(int depth) {
         auto made = std::make_unique<Block>();
-        if (below(3) == 0) made->deadline_ns = odd();
-        if (below(4) == 0) made->cancelled_at_ns = odd();
+        if (below(3) == 0) made->deadline_ns = moment_ns();
+        if (below(4) == 0) made->cancelled_at_ns = moment_ns();
         made->is_shielded = below(4) == 0;
         const int steps = 1 + below(4);
         for (int i = 0; i < steps; ++i) {
@@ -234,17 +234,18 @@ public:
             if (depth > 0 && below(2) == 0) {
                 step.block = block(depth - 1);
             } else {
-                step.sleep_ns = 2 * (1 + below(30));
+                step.sleep_ns = 1000 * (1 + below(30));
             }
             made->steps.push_back(std::move(step));
         }
         return made;
     }
-    std::int64_t odd() { return 2 * below(200) + 1; }
+    std::int64_t moment_ns() { return 1000 * below(200) + ++moments_; }
     int below(int bound) { return static_cast<int>(random_() % static_cast<unsigned>(bound)); }
 
 private:
     std::mt19937 random_;
+    std::int64_t moments_ = 0;  // far fewer than a thousand
 };
 
 // What should happen.
@@ -344,7 +345,7 @@ TEST_CASE("random programs of nested scopes do what the model says") {
         Programs programs(seed);
         const auto program = programs.block(4);
         std::vector<std::int64_t> fiber_cancels;
-        for (int i = programs.below(3); i > 0; --i) fiber_cancels.push_back(programs.odd());
+        for (int i = programs.below(3); i > 0; --i) fiber_cancels.push_back(programs.moment_ns());
         std::sort(fiber_cancels.begin(), fiber_cancels.end());
         Model model(fiber_cancels);
         model.run(*program);

@@ -71,6 +71,7 @@ private:
     std::uint32_t timer_index_ = UINT32_MAX;  // place in the timer heap
     bool is_cancelled_ = false;
     bool is_shielded_ = false;
+    bool is_outermost_ = false;  // entered for a task, and left by itself when the task ends
 };
 
 }  // namespace culm::runtime
