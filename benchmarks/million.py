@@ -5,7 +5,7 @@
 For each stack limit three processes are measured, one after the other, so that only one has its memory at a time:
 
 yardstick   touches one page of plain memory in every `limit` bytes: the pages and page tables that as many stacks
-            need, without stacks. On a virtual machine most of it is the host's time to give memory back that was free
+            need, without stacks. On a virtual machine most of this time is spent on getting memory back from the host
 life        makes the fibers (spawned, run until they park), reads memory, page tables and mappings, forks, resumes all
             of them, ends
 interrupt   makes the fibers, waits, is sent SIGINT, and ends with all of them parked
@@ -32,7 +32,8 @@ from culm import lowlevel
 
 KIB, MIB = 1024, 1024 * 1024
 LIMITS = [64 * KIB, 256 * KIB, 10 * MIB]
-# What a million may occupy, by stack limit (one of several is enough); and how long making them may take.
+# What a million fibers may occupy, for each group of stack limits: at least one limit of the group must stay below it.
+# And how long making them may take.
 MEMORY_MAX_GB = {(64 * KIB, 256 * KIB): 5.0, (10 * MIB,): 9.5}
 CREATE_SECONDS_MAX = 15.0
 MILLION = 1_000_000
@@ -118,7 +119,7 @@ def life(count: int, limit: int) -> None:
 
 
 def interrupt(count: int, limit: int) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background commands have it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what a shell runs in the background
     fibers, _result = make(count, limit)
     try:
         print("ready", flush=True)

@@ -78,8 +78,8 @@ def parked(count: int, depth: int) -> list[object]:
     return fibers
 
 
-def excess_bytes() -> int:
-    """What all stacks hold in memory, less what they hold when they are trimmed: two pages of use, one to spare."""
+def resident_bytes() -> int:
+    """What the stacks of all fibers hold in memory. After a trim that is two pages in use and one to spare each."""
     import culm
 
     now = culm.statistics(stacks=True)
@@ -92,13 +92,13 @@ def give() -> dict[str, float]:
 
     depth = depth_for(DEPTH_BYTES)
     fibers = parked(FIBERS, depth)
-    before, full = culm.statistics(), excess_bytes()
+    before, full = culm.statistics(), resident_bytes()
     start = time.monotonic()
     culm.sleep(2.0)
     waited = time.monotonic() - start
-    after, left = culm.statistics(), excess_bytes()
+    after, left = culm.statistics(), resident_bytes()
     culm.trim()
-    least = excess_bytes()
+    least = resident_bytes()
     pages = (after.shrink_bytes - before.shrink_bytes) / os.sysconf("SC_PAGESIZE")
     assert len(fibers) == after.fibers
     return {
@@ -128,7 +128,7 @@ def switch() -> dict[str, float]:
     culm.configure(shrink_after=None, react_to_pressure=False)
     fibers = parked(FIBERS, depth_for(DEPTH_BYTES))
     quiet = time_switches(lambda: False)
-    before, full = culm.statistics(), excess_bytes()
+    before, full = culm.statistics(), resident_bytes()
     culm.configure(shrink_after=1.0)
     culm.sleep(0)
 

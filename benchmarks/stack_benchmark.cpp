@@ -86,7 +86,7 @@ void growth_fiber(benchmark::State& state) {
     } job{state, over};
     for (auto _ : state) {
         state.PauseTiming();
-        // A stack that nobody has had before: those used are parked until the end.
+        // The stack must be new, so each fiber stays parked until the end and keeps the one it used.
         auto made = here.new_fiber(
             [](Fiber& self, void* argument) {
                 Job& mine = *static_cast<Job*>(argument);
@@ -107,13 +107,13 @@ void growth_fiber(benchmark::State& state) {
         state.ResumeTiming();
     }
     state.SetItemsProcessed(state.iterations() * kGrowthPages);
-    // Left parked: their stacks must not come back to a later repetition.
+    // They stay parked, so that no later repetition gets their stacks.
 }
 BENCHMARK(growth_fiber)->Iterations(20);
 
 // --- a stack from the pool, and one that is new ---------------------------------------------------------------------
 
-// Never destroyed, because stacks taken by the cold benchmarks stay out.
+// The pool is never destroyed, because the cold benchmarks do not give their stacks back.
 culm::StackPool& pool() {
     static auto* one = new culm::StackPool;
     return *one;
@@ -138,7 +138,7 @@ constexpr std::size_t kCold = 4096;
 
 StackClass class_of(const benchmark::State& state) { return static_cast<StackClass>(state.range(0)); }
 
-// The parts of a new stack, without a stack: a guard of its own in a vector of 512, and one page touched.
+// What the kernel does for a new stack, done without one: a guard, installed in a vector of 512, and one page touched.
 void cold_parts(benchmark::State& state) {
     const auto statistics = culm::StackArena::of(class_of(state)).statistics();
     const std::size_t stride = statistics.stride_bytes;
@@ -170,7 +170,7 @@ void cold_parts(benchmark::State& state) {
 
 void cold_stack(benchmark::State& state) {
     const StackClass size_class = class_of(state);
-    // An arena's first batches are small ones; a program with few stacks does not mind.
+    // The first batches that an arena makes are small, so the first stacks cost more than later ones.
     std::vector<Stack> stacks(kCold);
     for (auto _ : state) {
         for (Stack& stack : stacks) {
@@ -214,8 +214,8 @@ void round_robin(benchmark::State& state) {
     state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(count + 1));
 }
 
-// The memory that a round robin goes through, and nothing else: of each fiber one line of its control block and two of
-// its stack, whose places follow from the stride. What the stride can be worth at most on this machine.
+// Touches the memory that a round robin goes through and does nothing else: of each fiber one line of its control block
+// and two of its stack, whose places follow from the stride. So it shows the most that the stride can matter here.
 void round_robin_memory(benchmark::State& state) {
     constexpr std::size_t kLineBytes = 64;
     constexpr std::size_t kBlockBytes = 192;

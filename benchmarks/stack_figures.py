@@ -27,7 +27,7 @@ CLASSES = {"64 KB": 0, "256 KB": 1, "10 MB": 3}
 
 @dataclass(frozen=True)
 class Figure:
-    """`measured` over `against` (nanoseconds where there is none) is at most `bound`, where there is one."""
+    """The time of `measured`, divided by that of `against` if that is given, must be at most `bound`, if given."""
 
     name: str
     measured: str

@@ -67,7 +67,8 @@ TEST_CASE("the entry runs on the new stack with its argument") {
     });
     context.step_in();
     CHECK(context.ended());
-    // AddressSanitizer may move locals to its fake stack, so only what it cannot move is looked at: the saved pointer.
+    // AddressSanitizer may move locals to its fake stack, so the test looks at the saved stack pointer, which it
+    // cannot.
     CHECK((*stack).contains(context.sp()));
     CHECK(local_address != nullptr);
 }

@@ -1,5 +1,6 @@
-// Every call to the operating system fails once, the first, the second, and so on until none is left to fail. Each time
-// the error comes out or the call is done without, nothing leaks, and the same thing works the next time.
+// The first call to the operating system fails, in the next run the second, and so on until there is none left to fail.
+// Each time the caller gets an error or manages without the call, nothing leaks, and the same thing works the next
+// time.
 #include "os/fault_injection.hpp"
 
 #include <doctest/doctest.h>
@@ -45,7 +46,7 @@ bool use_stacks() {
     std::vector<culm::SuspendedStack> suspended;
     for (const Stack& stack : stacks) suspended.push_back({stack, stack.base - 1});
     culm::discard_below(suspended);
-    // One way of asking fails, another answers.
+    // There are several ways to ask for it, so one that fails must not matter.
     if (!stacks.empty() && !culm::stack_residency(stacks.front())) all = false;
     for (const Stack& stack : stacks) pool.put(stack, nullptr);
     pool.trim();
@@ -69,7 +70,7 @@ bool all_are_guarded() {
     return guarded;
 }
 
-// One run in a fresh process with the n-th call failing. 0: fine; 100: fine, and no call was left to fail.
+// One run in a fresh process with the n-th call failing. 0: fine; 100: fine, and there was no n-th call.
 int run_with_failure(long nth, int error, const culm::KernelFeatures& features) {
     culm::override_kernel_features(features);
     culm::os::fail_call(nth, error);

@@ -67,7 +67,7 @@ TEST_CASE("guards by mprotect stop at half of the mappings that are left, with a
         StackArena::of(StackClass::k256K).give_back(stacks);
         std::vector<Stack> again(count);
         if (!StackArena::of(StackClass::k256K).take(again)) return 6;
-        // The ceiling is one for all classes.
+        // All classes share one ceiling.
         Stack other;
         if (StackArena::of(StackClass::k64K).take(std::span(&other, 1))) return 7;
         return 0;
@@ -154,7 +154,7 @@ TEST_CASE("memory that is locked gets guards by mprotect") {
         return;
     }
     const auto end = run_in_child([] {
-        // What MADV_GUARD_INSTALL answers on locked memory, without locking any: the vector, then the first guard.
+        // From here on new mappings are locked, page by page as they are touched. MADV_GUARD_INSTALL refuses them.
         std::vector<Stack> stacks(1);
         if (!StackArena::of(StackClass::k64K).take(stacks)) return 1;
         if (mlockall(MCL_FUTURE | MCL_ONFAULT) != 0) return 77;

@@ -59,7 +59,7 @@ TEST_CASE("under a small address-space limit chunks shrink to what fits, then th
         if (refusal.code != ENOMEM) return 3;
         if (std::strstr(refusal.advice, "ulimit -v") == nullptr) return 4;
         const auto full = StackArena::of(StackClass::k10M).statistics();
-        // Refused again and again: nothing grows.
+        // However often it is refused, no more is reserved.
         for (int i = 0; i < 100; ++i) {
             Stack stack;
             if (StackArena::of(StackClass::k10M).take(std::span(&stack, 1))) return 5;

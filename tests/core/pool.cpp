@@ -1,4 +1,4 @@
-// The pool: promises, order, warmth, what goes back.
+// The pool: promises of stacks, the order they are taken in, what stays in memory, what goes back to the arena.
 #include "culm/stack_pool.hpp"
 
 #include <doctest/doctest.h>
@@ -92,7 +92,7 @@ TEST_CASE("a pool returns everything to the arena") {
             for (int i = 0; i < 20; ++i) stacks.push_back(reserve_and_take(pool, size_class));
             for (const Stack& stack : stacks) touch(stack, 20'000);
             for (const Stack& stack : stacks) pool.put(stack, stack.base - 20'000);
-            REQUIRE(bool(pool.reserve(size_class)));  // a promise that is never redeemed goes with the pool
+            REQUIRE(bool(pool.reserve(size_class)));  // a promise that nobody used is given up with the pool
         }
         const auto statistics = StackArena::of(size_class).statistics();
         CHECK(statistics.slots_free == statistics.slots_carved);

@@ -46,7 +46,7 @@ void check_counts_are_exact() {
     stack.base[-1] = std::byte{1};
     CHECK(culm::stack_residency(stack).value().resident_bytes == page_bytes());
     CHECK(culm::stack_residency(stack).value().depth_bytes == page_bytes());
-    // Every third page: as many runs as pages.
+    // Every third page is touched, so that no two of them are one run.
     std::size_t touched = 1;
     for (std::size_t offset = 3 * page_bytes(); offset < 600'000; offset += 3 * page_bytes()) {
         *(stack.base - offset) = std::byte{1};
@@ -93,7 +93,7 @@ TEST_CASE("a program that closes descriptors it does not know does no harm") {
         stacks[0].base[-1] = std::byte{1};
         if (culm::stack_residency(stacks[0]).value().resident_bytes != page_bytes()) return 2;
         for (int fd = 3; fd < 64; ++fd) close(fd);
-        for (int fd = 3; fd < 16; ++fd) dup(STDERR_FILENO);  // the numbers mean something else now
+        for (int fd = 3; fd < 16; ++fd) dup(STDERR_FILENO);  // gives the closed numbers another meaning
         return culm::stack_residency(stacks[0]).value().resident_bytes == page_bytes() ? 0 : 3;
     });
     CHECK(end.status == 0);

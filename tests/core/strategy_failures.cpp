@@ -41,7 +41,7 @@ bool use_stacks(StackStrategy& strategy) {
     return true;
 }
 
-// The n-th call fails; what follows works, and the same can be done a thousand times: nothing has leaked that adds up.
+// The n-th call fails. What follows works, and can be repeated without taking more memory: nothing has leaked.
 int run_with_failure(StackStrategy& strategy, long nth) {
     static_cast<void>(culm::kernel_features());
     culm::os::fail_call(nth, ENOMEM);
@@ -106,7 +106,7 @@ TEST_CASE("a stack that grows down loses nobody else's memory when it is shrunk 
         StackStrategy& strategy = named("growsdown");
         auto stacks = make_stacks(strategy, 1);
         touch_down(stacks[0], std::size_t{64} << 10);
-        // Nothing keeps the addresses below free: somebody's mapping lands there.
+        // Nothing reserves the addresses below the stack, so another mapping may get them.
         std::byte* wanted = stacks[0].base - (std::size_t{3} << 20);
         void* theirs =
             mmap(wanted, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
@@ -193,8 +193,8 @@ TEST_CASE("two threads that touch the same closed page at once both go on") {
         for (StrategyStack& stack : stacks) {
             std::byte* at = stack.limit() + 64;
             if (!strategy.commit_on_fault(at)) return 1;
-            if (!strategy.commit_on_fault(at)) return 2;  // as a slower thread would: let through once
-            if (strategy.commit_on_fault(at)) return 3;   // not for ever
+            if (!strategy.commit_on_fault(at)) return 2;  // as a slower thread would: such a fault is let through once
+            if (strategy.commit_on_fault(at)) return 3;   // but not for ever
             poke(at);
         }
         return 0;

@@ -31,7 +31,7 @@ using culm::testing::use_default_fault_actions;
 
 namespace {
 
-// The owner that the handler asks: notes what it was asked for.
+// Stands for the owner whom the handler asks, and notes what it was asked for.
 struct Asked {
     volatile int half = 0;
     volatile int most = 0;
@@ -131,7 +131,7 @@ TEST_CASE("opening and closing leaves no page and no mapping behind, by either k
             }
             if (culm::os::mapping_count() != mappings) return 4;
             if (!culm::open_yellow_zone(stack)) return 5;
-            // What was there is gone, except where taking the access away is all there is.
+            // The contents are gone, except where closing the zone only takes the access away.
             const bool keeps = culm::kernel_features().guard == culm::GuardKind::kMprotect;
             return keeps || stack.limit()[-1] == std::byte{0} ? 0 : 6;
         });
@@ -239,8 +239,8 @@ TEST_CASE("a stack that is not an arena's has no zone") {
     CHECK_FALSE(culm::close_yellow_zone(foreign));
 }
 
-// The buffer lies in a frame whose call into the C library has pushed its return address below it: whoever comes so far
-// that the kernel would write into the zone has opened it.
+// The buffer lies in a frame, and the call into the C library pushes its return address below that frame. So code whose
+// buffer reaches into the zone has touched the zone, and thereby opened it, before the kernel writes.
 TEST_CASE("the kernel writes whole buffers into the zone, at every place around the limit") {
     const ChildEnd end = run_in_child([] {
         set_up();
@@ -269,7 +269,7 @@ namespace {
 volatile int delivered = 0;
 }
 
-// The signal itself is lost: the kernel has tried and says no more than SIGSEGV. The code that it interrupted goes on.
+// The signal itself is lost: the kernel could not write the frame and sends only SIGSEGV. The interrupted code goes on.
 TEST_CASE("a signal whose handler's frame does not fit opens the zone; the next one is handled") {
     if (!CULM_KERNEL_IS_REAL) return;
     const ChildEnd end = run_in_child([] {

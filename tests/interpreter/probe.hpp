@@ -24,7 +24,7 @@ struct PyProbe {
     PyObject_HEAD Context context;
     Stack stack;
     interpreter::SavedState* state;
-    PyProbe* resumer;  // who continues when this one parks or ends; null: the main flow. Borrowed
+    PyProbe* resumer;  // continues when this one parks or ends; null: the main flow. Borrowed
     PyObject* function;
     PyObject* inherited;    // contextvars context to start with, or null
     PyObject* transferred;  // value handed over by the switch in progress

@@ -9,7 +9,7 @@ def taken(*steps):
 
 def test_what_was_taken_comes_back():
     if taken() is None:
-        return  # C recursion is not counted here
+        return  # this version does not count C recursion
     assert taken("take", "give") == 0
     assert taken("take", -3, "give", 3) == 0
     assert taken("take", "take", "give", "give") == 0

@@ -17,7 +17,7 @@ def test_raise_soon_travels_with_its_fiber():
 
         def body():
             probe.raise_soon(exception)
-            park()  # in one call: no check of the evaluation loop in between is guaranteed
+            park()  # the evaluation loop may raise it before this call
             spin()
 
         def bystander():

@@ -103,7 +103,7 @@ def test_switch_inside_trace_and_profile_callbacks():
 
 def test_fiber_parked_inside_a_trace_callback_is_collected():
     if DEBUG and VERSION >= (3, 12):
-        return  # asserts that code on any stack it can see was instrumented anew when tracing ended
+        return  # a debug build asserts that all code it finds was instrumented again when tracing ended
 
     def tracer(frame, event, arg):
         if frame.f_code.co_name == "work" and event == "call":

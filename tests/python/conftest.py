@@ -25,7 +25,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 @pytest.fixture(autouse=True)
 def no_fiber_is_left() -> Iterator[None]:
-    """Each test ends with the fibers it began with: none."""
+    """Fails a test that leaves a fiber behind, and ends that fiber."""
     yield
     gc.collect()
     left = culm.fibers()

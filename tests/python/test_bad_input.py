@@ -1,4 +1,4 @@
-"""Wrong types, zero, negative, huge, NaN, finished, foreign, ending: a clear error, and nothing lost."""
+"""Arguments of wrong type or value, and fibers that are finished, foreign or ending, give clear errors."""
 
 import math
 import resource

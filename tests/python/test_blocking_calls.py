@@ -171,7 +171,7 @@ def test_close_by_another_fiber(pair):
 
 
 def test_close_by_another_fiber_after_the_data_has_come(pair):
-    """The waiter is ready, but the number is another file's when it runs: it must not take that one's bytes."""
+    """When the waiter runs at last, its descriptor's number names another file, from which it must not read."""
     left, right = pair
     read_end, write_end = os.pipe()
     other_read, other_write = os.pipe()

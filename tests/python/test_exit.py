@@ -1,4 +1,4 @@
-"""The end of a thread and of the interpreter: the suspended is unwound, the untaken reported, nothing crashes."""
+"""The end of a thread and of the interpreter: suspended fibers are unwound, untaken exceptions are reported."""
 
 import _thread
 import gc
@@ -296,7 +296,7 @@ def test_a_fiber_collected_on_another_thread_as_its_own_ends_is_told_once():
     log = []
 
     class KeepsBusy:
-        """Finalized before the fiber, in the same collection: lets the fiber's thread end first."""
+        """Is finalized before the fiber, in the same collection, and lets the fiber's thread end meanwhile."""
 
         fiber = None
 
@@ -347,7 +347,7 @@ def test_cancel_that_arrives_as_the_thread_ends_keeps_no_fiber_alive():
             lowlevel.park()
         finally:
             _thread.start_new_thread(lambda: answers.append(fiber.cancel()), ())
-            while not answers:  # nothing that waits, or this thread would take the request in
+            while not answers:  # must not wait in culm, which would make this thread carry out the request
                 pass
 
     def on_thread():

@@ -381,7 +381,7 @@ def test_ten_thousand_fibers_sleep_together():
 
     for fiber in [culm.spawn(sleeper) for _ in range(10_000)]:
         fiber.join()
-    # Who wakes goes behind those that have not begun yet, so that all of them sleep at once, however long it takes.
+    # A fiber that wakes queues behind those that have not begun yet, so all sleep at once, however slow the machine is.
     assert (most, asleep) == (10_000, 0)
 
 

@@ -1,4 +1,4 @@
-"""A child of the lab: however it ends is an outcome, and nobody of it is left."""
+"""A child of the lab: however it ends is an outcome, and none of its processes is left."""
 
 import os
 import stat

@@ -63,7 +63,7 @@ def texts(run: Findings, identifier: str) -> str:
 
 
 def usual() -> list:
-    """A machine on which all is as on most."""
+    """The outcomes of a machine like most others."""
     return [
         caught("overflow-small", "arena"),
         caught("overflow-small", "mmap"),

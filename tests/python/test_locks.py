@@ -1,4 +1,4 @@
-"""The interpreter's own locks treat fibers like threads: who waits parks, who holds is not re-entered by another."""
+"""The interpreter's own locks treat fibers like threads: a fiber that waits parks, and none enters another's lock."""
 
 import functools
 import importlib
@@ -291,7 +291,7 @@ def test_cancelled_waiters_on_several_threads_leave_the_lock_usable(rng):
     assert not lock.locked()
 
 
-# 3.11 makes pending calls, by which a wait for a lock is ended, on the main thread only.
+# A wait for a lock is ended by a pending call, and 3.11 makes those on the main thread only.
 interrupts_locks_of_threads = pytest.mark.skipif(
     sys.version_info < (3, 12), reason="only on the main thread before 3.12"
 )

@@ -17,7 +17,7 @@ from culm import _culm
 KIB, MIB = 1024, 1024 * 1024
 KERNEL_GUARDS = _culm.kernel_features()["guard"] == "madvise"
 
-# What each child process begins with. Arguments: how many fibers, their stack limit.
+# How each child process begins. Its arguments are the number of fibers and their stack limit.
 HEADER = """
 import gc, os, sys, time
 import culm

@@ -95,7 +95,7 @@ KINDS = {
     "map": lambda: list(map(lambda _: KINDS["map"](), [0])),
     "dealloc": lambda: nested_list(1_000_000) and None,
 }
-# Not runaway, only deep: these may also succeed.
+# These are deep, but not without end, so they may also succeed.
 MAY_SUCCEED = {
     "compile_parens",
     "compile_unary",

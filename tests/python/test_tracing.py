@@ -8,7 +8,7 @@ import culm
 from culm import lowlevel
 
 IS_DEBUG_BUILD = hasattr(sys, "gettotalrefcount")
-# On 3.12 nothing can be done for code that is suspended: it follows when it is called again.
+# On 3.12 suspended code cannot be rewritten. It is traced from its next call on.
 rewrites_parked_code = pytest.mark.skipif(sys.version_info < (3, 13), reason="parked code follows from 3.13 on")
 if IS_DEBUG_BUILD and sys.version_info[:2] == (3, 12):
     pytest.skip("a debug build of 3.12 asserts that parked code follows", allow_module_level=True)

@@ -58,7 +58,7 @@ def end(actor: Actor, fiber: "culm.Fiber[object]") -> None:
 
 
 def fills_a_pipe(actor: Actor, token: int) -> int:
-    """More than a pipe holds: writer and reader both have to wait."""
+    """Send more than a pipe holds, so that writer and reader both have to wait."""
     size = actor.rng.choice([10, 70_000, 200_000])
     # Files, because a writer that goes on after a write of some bytes must not meet another pipe of the same number.
     read_end, write_end = (io.FileIO(fd, mode) for fd, mode in zip(os.pipe(), "rw", strict=True))
@@ -126,7 +126,7 @@ def loses_its_descriptor(actor: Actor, token: int) -> int:
     read_end, write_end = os.pipe()
     try:
         fiber = culm.spawn(lowlevel.wait_readable, read_end)
-        actor.world.owned.append(fiber)  # should this one be cancelled before it asks for the outcome
+        actor.world.owned.append(fiber)  # keeps it, in case this actor is cancelled before it asks for the outcome
         while fiber.state == "ready":
             culm.yield_now()
     finally:

@@ -213,9 +213,9 @@ def uses_contexts(actor: Actor, token: int) -> int:
 
 
 def traces(actor: Actor, token: int) -> int:
-    """A trace function is its OS thread's: it also sees other fibers, and the first to remove it ends it for all."""
+    """A trace function belongs to its OS thread: it sees all its fibers, and is gone when one of them removes it."""
     if IS_DEBUG_BUILD and sys.version_info[:2] == (3, 12):
-        return token  # it asserts that code on a suspended stack has the instrumentation of now
+        return token  # it asserts that suspended code is instrumented as the present events ask for
 
     def trace(frame: FrameType, event: str, argument: object) -> object:
         seen[event] += 1
@@ -243,7 +243,7 @@ def traces(actor: Actor, token: int) -> int:
 
 
 def reprs_a_shared_list(actor: Actor, token: int) -> int:
-    """repr() notes what it is inside of per thread: another fiber is not inside."""
+    """repr() notes for each thread which objects it is printing. Another fiber is not printing them."""
 
     class Slow:
         def __repr__(self) -> str:
@@ -273,7 +273,7 @@ def parks_in_a_finalizer(actor: Actor, token: int) -> int:
             try:
                 culm.yield_now()
             except (culm.Cancelled, culm.FiberExit):
-                pass  # nothing leaves a finalizer: it would only be reported
+                pass  # an exception that leaves a finalizer would be reported as a surprise
             seen.append(token)
 
     seen: list[int] = []

@@ -49,7 +49,7 @@ def live_on_a_thread(world: World, seed: int, token: int, answers: "queue.Simple
             actor.fiber.join()
         left.append(culm.spawn(ghost, world, ghost_number(world), "plain"))
         if seed % 3:
-            culm.yield_now()  # else it never runs
+            culm.yield_now()  # otherwise it would never run
     finally:
         answers.put(token)
 
@@ -59,7 +59,7 @@ def forks(actor: Actor, token: int) -> int:
     pid = os.fork()
     if pid == 0:
         live_in_a_child(actor)
-    _, status = os.waitpid(pid, 0)  # not interposed: the other fibers of this thread wait as well
+    _, status = os.waitpid(pid, 0)  # waitpid() is not interposed, so the other fibers of this thread wait too
     code = os.waitstatus_to_exitcode(status)
     actor.check(code == 0, f"a child process ended with {code}")
     return token
@@ -68,7 +68,7 @@ def forks(actor: Actor, token: int) -> int:
 def live_in_a_child(actor: Actor) -> None:
     status = 1
     try:
-        signal.alarm(CHILD_SECONDS)  # a child that hangs dies of it
+        signal.alarm(CHILD_SECONDS)  # ends a child that hangs
         others = [fiber for fiber in culm.fibers() if fiber is not culm.current()]
         if others:
             raise Failure(f"a child process has fibers of its parent: {others}")

@@ -7,12 +7,13 @@ A round starts some fibers ("actors") whose steps are chosen from its seed: spaw
 park and unpark (also from OS threads), rings and pairs of symmetric switches, cancelling anybody in any state,
 recursion in Python and in C until RecursionError, exceptions, generators, contexts, threading.local, garbage
 collection, abandoned fibers, blocking calls on sockets, pipes, locks and queues, OS threads that end with fibers
-parked, fork(), asyncio. Steps happen inside nested calls of many kinds. What one seed chooses is fixed; how operating
-system threads interleave is not.
+parked, fork(), asyncio. Steps happen inside nested calls of many kinds. A seed always makes the same choices, but
+operating system threads interleave differently each time.
 
 Each round must end with: every result as predicted (or Cancelled where somebody cancelled), every value sent received
-once, every finally block run, no fiber left, no descriptor left, no surprise in sys.unraisablehook, and memory that
-stays. A round that takes longer than a minute ends the program with its seed and where everybody is.
+once, every finally block run, no fiber left, no descriptor left, no unexpected report in sys.unraisablehook, and no
+more memory than before. When a round takes longer than a minute the program prints its seed and where each fiber is,
+and ends.
 
 Exit status 0 and one line of totals, or 1 and the seed to repeat.
 """
@@ -65,7 +66,7 @@ class Reports:
             self.untaken.append(report.exc_value.args[0])
             return
         # From 3.14 on a generator that runs inside an unreachable fiber is unreachable as well, and the collector may
-        # try to close it before the fiber is unwound. It is closed by that.
+        # try to close it before the fiber is unwound. That fails harmlessly: unwinding the fiber closes the generator.
         if isinstance(report.exc_value, ValueError) and str(report.exc_value) == "generator already executing":
             return
         lines = traceback.format_exception(report.exc_value)
@@ -80,7 +81,7 @@ class Reports:
 
 
 class Watchdog:
-    """Ends the program when a round hangs: first says where each fiber is, then has faulthandler do it from C."""
+    """Ends the program when a round hangs. First prints where each fiber is; then faulthandler ends it, from C."""
 
     def __init__(self) -> None:
         self.world: World | None = None
@@ -124,7 +125,7 @@ def open_descriptors() -> set[str]:
         try:
             names.add(f"{entry.name} -> {entry.readlink()}")
         except OSError:
-            pass  # that of the listing itself
+            pass  # the descriptor that the listing itself uses, which is closed by now
     return names
 
 
@@ -137,7 +138,7 @@ def status_kb(field: str) -> int:
 
 
 def play(seed: int, reports: Reports, watchdog: Watchdog) -> World:
-    """One round, from the first spawn to the last check. Raises what went wrong."""
+    """Play one round, from the first spawn to the last check. Raises Failure if a check fails."""
     reports.forget()
     world = World(seed, KINDS)
     watchdog.begin(world)
@@ -164,7 +165,7 @@ def play(seed: int, reports: Reports, watchdog: Watchdog) -> World:
 
 
 def wait_for_all(world: World) -> None:
-    """Actors and threads may make more of them: until there is nothing that was not waited for."""
+    """Wait for all actors and threads. These make more of both, so go on until there is none left to wait for."""
     waited = 0
     while waited < len(world.actors) + len(world.threads):
         waited = len(world.actors) + len(world.threads)
@@ -172,8 +173,8 @@ def wait_for_all(world: World) -> None:
             actor.fiber.join()
         for thread in list(world.threads):
             while thread.ident is None and thread in threading.enumerate():
-                culm.sleep(1e-3)  # the actor was cancelled in start()
-            if thread.ident is not None:  # else it was cancelled before the OS thread was made
+                culm.sleep(1e-3)  # the actor was cancelled in start(), and the thread has not begun yet
+            if thread.ident is not None:  # otherwise the actor was cancelled before the OS thread was made
                 thread.join()
     for fiber in world.owned:
         fiber.join()
@@ -181,7 +182,7 @@ def wait_for_all(world: World) -> None:
 
 
 def settle(world: World) -> None:
-    """Collect what was abandoned, and let it end."""
+    """Collect abandoned fibers, and let them end."""
     for _ in range(5000):
         gc.collect()
         if not culm.fibers():
@@ -243,7 +244,7 @@ def options() -> argparse.Namespace:
 
 
 def run(seed: int, minutes: float, rounds: int | None) -> int:
-    """Rounds until the time is over. Return the exit status."""
+    """Play rounds until the time is over. Return the exit status."""
     faulthandler.enable()
     warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
     culm.patch()

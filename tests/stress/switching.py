@@ -29,7 +29,7 @@ def parks_for_a_while(actor: Actor, token: int) -> int:
         sequence, _ = lowlevel.park(timeout=actor.rng.choice([0, 1e-5, 1e-3]))
     except TimeoutError:
         return token
-    actor.note_received(sequence)  # of an earlier, cancelled wait
+    actor.note_received(sequence)  # a value that an earlier, cancelled wait did not get
     return token
 
 
@@ -94,9 +94,9 @@ def switches_in_a_ring(actor: Actor, token: int) -> int:
 
 
 def converses(actor: Actor, token: int) -> int:
-    """Two fibers that switch to each other, as a generator and its consumer do. Cancelled, it abandons the other."""
+    """Two fibers that switch to each other, as a generator and its consumer do. If cancelled, abandon the other."""
     if actor.awaited:
-        return token  # a value that an earlier, cancelled wait has missed would come in between
+        return token  # the value that an earlier, cancelled wait did not get would arrive between the switches
     me = culm.current()
     number = ghost_number(actor.world)
 
@@ -181,7 +181,7 @@ def ghost_number(world: World) -> int:
 
 
 def ghost(world: World, number: int, kind: str, *kept_alive: object) -> None:
-    """A fiber that nobody will ever wake: its finally block has to run all the same."""
+    """A fiber that nobody will ever wake: its finally block must run nevertheless."""
     witness = Witness()
     world.witnesses.append(weakref.ref(witness))
     world.ghosts_begun.append(number)
@@ -259,7 +259,7 @@ def fails_taken(actor: Actor, token: int) -> int:
         raise ValueError(token)
 
     fiber = culm.spawn(fail, stack_limit=actor.rng.choice(STACK_LIMITS))
-    actor.world.owned.append(fiber)  # should this one end before it asks for the outcome
+    actor.world.owned.append(fiber)  # keeps it, in case this actor ends before it asks for the outcome
     try:
         fiber.result()
     except ValueError as error:

@@ -22,10 +22,10 @@ import culm
 from culm import lowlevel
 
 KB = 1024
-# Before 3.14 the interpreter counts calls instead of bytes: the smallest class cannot hold what it believes possible.
+# Before 3.14 the interpreter limits the number of calls, not bytes, and allows more than the smallest class can hold.
 KNOWS_ITS_STACK = sys.version_info >= (3, 14)
 IS_DEBUG_BUILD = hasattr(sys, "gettotalrefcount")
-# A debug build's frames are larger: at 64 KB its own limit lets `except (A, B)` match nothing.
+# Frames of a debug build are larger: at 64 KB it believes the stack used up and lets `except (A, B)` match nothing.
 STACK_LIMITS = ([64 * KB] if KNOWS_ITS_STACK and not IS_DEBUG_BUILD else []) + [256 * KB, 1024 * KB, 10240 * KB]
 
 Action = Callable[["Actor", int], int]
@@ -66,7 +66,7 @@ class Actor:
         self.home = threading.get_native_id()
         self.actions = world.actions_for(self)
         self.fiber = lowlevel.Fiber(self.run, name=f"actor-{self.number}", stack_limit=self.limit)
-        world.actors.append(self)  # not before: at the end of a thread a fiber is refused
+        world.actors.append(self)  # only now: a thread that ends refuses to make the fiber
 
     def start(self) -> "Actor":
         self.fiber.start()
@@ -82,8 +82,8 @@ class Actor:
             self.world.ended.append(self.number)
 
     def perform(self, steps: int) -> int:
-        """Some steps here, the rest inside some kind of nested call. Return the sum of their tokens."""
-        from nesting import nest  # it needs this module
+        """Perform the steps, some of them inside nested calls of random kinds. Return the sum of their tokens."""
+        from nesting import nest  # here, because nesting imports this module
 
         total = 0
         while steps > 0:
@@ -126,7 +126,7 @@ class Actor:
             raise Failure(f"actor {self.number}: {message}")
 
     def cancel(self) -> None:
-        """Have the fiber cancelled, unless code that cannot bear a second time would be hit."""
+        """Cancel the fiber, unless it was cancelled before and is in code that must not be cancelled twice."""
         if self.fragile and self.cancels:
             return
         if self.fiber.state == "finished":
@@ -135,7 +135,8 @@ class Actor:
         try:
             self.fiber.cancel()
         except RuntimeError as error:
-            self.check("has ended" in str(error), f"cancel() said {error}")  # a moment ago it had not
+            # The fiber's thread may have ended since the state was read above; nothing else is allowed.
+            self.check("has ended" in str(error), f"cancel() said {error}")
 
     def child(self, steps: int) -> "Actor":
         return Actor(self.world, steps, level=self.level + 1)
@@ -147,7 +148,7 @@ class Actor:
         return sequence
 
     def receive(self, wanted: int) -> int:
-        """Park until the value with that number arrives; one missed in an earlier, cancelled wait may come first."""
+        """Park until the value with that number arrives. One that an earlier, cancelled wait missed may come first."""
         while True:
             sequence, token = lowlevel.park()
             self.note_received(sequence)
@@ -160,7 +161,7 @@ class Actor:
         self.awaited.discard(sequence)
 
     def send(self, sequence: int, token: int) -> bool:
-        """Called by others: unpark this fiber with a value. False: it has finished, and nobody can receive it."""
+        """Called by other fibers: unpark this one with a value. False if it has finished and cannot receive it."""
         while True:
             try:
                 lowlevel.unpark(self.fiber, (sequence, token))
@@ -195,7 +196,7 @@ class World:
         self.seed = seed
         self.rng = random.Random(seed)
         self.numbers = itertools.count()
-        self.over = False  # from now on nobody begins anything new, and Cancelled ends everybody
+        self.over = False  # if so, no actor begins anything new, and Cancelled ends every actor
         self.kinds = kinds
         self.light = self._some(kinds["light"], 0.6)
         self.heavy = self._some(kinds["heavy"], 0.4)
@@ -208,7 +209,7 @@ class World:
         self.untaken: list[int] = []
         self.witnesses: list[Any] = []
         self.threads: list[threading.Thread] = []
-        self.owned: list[Any] = []  # ring members and others that must not be lost while they are on their way
+        self.owned: list[Any] = []  # fibers, such as members of rings, that are to be kept alive until they end
         self.local = threading.local()
         self.lock = threading.Lock()
         self.rlock = threading.RLock()
@@ -252,14 +253,14 @@ class World:
                 raise Failure(f"actor {actor.number} raised Cancelled, but nobody cancelled it") from None
         except culm.FiberExit:
             if actor.home == os.getpid() or actor.level < 2:
-                raise  # else: a child that was left to the end of its thread
+                raise  # all others are children that still ran when their thread ended
             cut_short = True
         except RuntimeError as error:
             if isinstance(error, RecursionError):
                 if actor.limit > 64 * KB or not KNOWS_ITS_STACK:
                     raise
             elif actor.level < 2 or "is ending" not in str(error):
-                raise  # else: such a child, which spawned before it came to a wait
+                raise  # all others are such children, which spawned a fiber before they came to a wait
             else:
                 cut_short = True
         else:
@@ -271,7 +272,7 @@ class World:
             raise Failure(f"actor {actor.number}: sent {actor.sent}, received {actor.received}")
 
     def judge_actors(self) -> None:
-        """Once they have all ended. Their tracebacks let go of what their frames refer to."""
+        """Compare all actors with their models, once they have ended. Clear their tracebacks, which keep frames."""
         for actor in self.actors:
             self.judge(actor)
             self.operations += actor.operations
@@ -281,7 +282,7 @@ class World:
                 error = error.__context__
 
     def judge_books(self) -> None:
-        """Once what was abandoned has been collected too."""
+        """Check what was begun, ended and sent, once abandoned fibers have been collected too."""
         if sorted(self.begun) != sorted(self.ended):
             raise Failure(f"finally did not run in actors {set(self.begun) - set(self.ended)}")
         if sorted(self.ghosts_begun) != sorted(self.ghosts_ended):
