@@ -7,11 +7,11 @@
 
 #include "culm/runtime/interpose.hpp"
 #include "culm/strategy_pool.hpp"
+#include "embedder.hpp"
 #include "errors.hpp"
 #include "fiber_type.hpp"
 #include "fork.hpp"
 #include "stack_sites.hpp"
-#include "embedder.hpp"
 
 namespace culm::extension {
 

@@ -57,8 +57,8 @@ bool is_waiting_for_unpark(const PyFiber* self) noexcept {
     return self->fiber->state() == FiberState::kParked && self->fiber->wait_kind() == runtime::WaitKind::kPermit;
 }
 
-// On another thread than its own, or where no switch is possible, it ends when its own thread comes to it: until then it
-// holds itself.
+// On another thread than its own, or where no switch is possible, it ends when its own thread comes to it: until then
+// it holds itself.
 void unwind_unreachable(PyFiber* self) {
     const runtime::Scheduler& owner = self->fiber->scheduler();
     const bool is_here = thread_host != nullptr && thread_host->scheduler == &owner;

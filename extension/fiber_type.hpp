@@ -55,8 +55,8 @@ inline std::uint64_t fiber_id(const PyFiber* self) noexcept {
     return self->fiber != nullptr ? self->fiber->id() : self->task->id;
 }
 
-// The contextvars context that a fiber is to start in (borrowed): null once it has run, or when there is none. It is the
-// argument of its task, whose body needs none.
+// The contextvars context that a fiber is to start in (borrowed): null once it has run, or when there is none. It is
+// the argument of its task, whose body needs none.
 inline PyObject* start_context(const PyFiber* self) noexcept {
     return static_cast<PyObject*>(self->fiber != nullptr ? self->fiber->argument() : self->task->argument);
 }

@@ -5,9 +5,9 @@
 #include "interposition.hpp"
 
 #include "culm/runtime/interpose.hpp"
+#include "embedder.hpp"
 #include "errors.hpp"
 #include "interpreter/os_error.hpp"
-#include "embedder.hpp"
 #include "thread_host.hpp"
 
 namespace culm::extension {

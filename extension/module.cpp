@@ -2,6 +2,7 @@
 #include <Python.h>
 
 #include "diagnostics.hpp"
+#include "embedder.hpp"
 #include "errors.hpp"
 #include "fiber_type.hpp"
 #include "fork.hpp"
@@ -11,7 +12,6 @@
 #include "scheduling.hpp"
 #include "settings.hpp"
 #include "stack_sites.hpp"
-#include "embedder.hpp"
 #include "thread_host.hpp"
 #include "undertaker.hpp"
 

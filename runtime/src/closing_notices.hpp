@@ -32,7 +32,8 @@ public:
 
     // Any thread: the descriptor is about to be closed. Waiters on the calling thread are its own scheduler's to tell.
     static void announce(int fd) noexcept;
-    // The same for each descriptor of the range (both ends included) that anybody has waited for; `visit` is called first.
+    // The same for each descriptor of the range (both ends included) that anybody has waited for; `visit` is called
+    // first.
     static void announce_range(unsigned first, unsigned last, void (*visit)(int fd)) noexcept;
 
     // In the child of fork: only the calling thread is left.

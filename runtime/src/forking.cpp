@@ -1,7 +1,7 @@
 // Handlers of fork (pthread_atfork(3)), registered with the first scheduler.
 //
-// The locks that the child will need are held across the fork, so that it finds them free; what belonged to threads that
-// do not exist in the child is dropped without being looked at closely, because they were stopped anywhere.
+// The locks that the child will need are held across the fork, so that it finds them free; what belonged to threads
+// that do not exist in the child is dropped without being looked at closely, because they were stopped anywhere.
 // Invariant: in the child, when fork() returns, one scheduler at most is left, and its kernel objects are its own.
 #include "forking.hpp"
 

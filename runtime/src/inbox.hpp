@@ -1,10 +1,9 @@
 // What other OS threads want of the owning thread: fibers with requests, and calls.
 //
 // A fiber is linked through its control block, so that a wake, a cancel or a permit cannot fail for want of memory; a
-// call brings a record of its own. Both are rare next to a switch: a mutex and two lists do. The owner reads one relaxed
-// flag per look.
-// Invariant: what add() or post() accepted is delivered, unless the process forks or the thread ends first; nothing is
-// accepted after close().
+// call brings a record of its own. Both are rare next to a switch: a mutex and two lists do. The owner reads one
+// relaxed flag per look. Invariant: what add() or post() accepted is delivered, unless the process forks or the thread
+// ends first; nothing is accepted after close().
 #pragma once
 
 #include <atomic>

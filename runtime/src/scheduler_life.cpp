@@ -17,9 +17,9 @@
 
 namespace culm::runtime {
 
-// Closes the scheduler of a thread that ends without having done so. Fibers that are left never run again. The stacks of
-// those without a host go with the thread, as its own stack does; a host keeps the stack of a fiber that would not end,
-// because its language still refers into it.
+// Closes the scheduler of a thread that ends without having done so. Fibers that are left never run again. The stacks
+// of those without a host go with the thread, as its own stack does; a host keeps the stack of a fiber that would not
+// end, because its language still refers into it.
 struct ThreadExit {
     void touch() noexcept {}
     ~ThreadExit() {

@@ -7,10 +7,10 @@
 #include <cstdint>
 #include <memory>
 
+#include "closing_notices.hpp"
 #include "culm/runtime/scheduler.hpp"
 #include "culm/stack_pool.hpp"
 #include "culm/strategy_pool.hpp"
-#include "closing_notices.hpp"
 #include "fiber_slab.hpp"
 #include "inbox.hpp"
 #include "run_queue.hpp"

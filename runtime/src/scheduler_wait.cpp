@@ -105,7 +105,7 @@ bool Scheduler::complete_shared(Wait& wait, void* value) noexcept {
     const bool won = fiber.claim_shared(expected, is_own ? 0 : static_cast<ExtraWait&>(wait).index);
     if (won) {
         if (!may_wake_here) {
-            const bool asked = ask(fiber, Fiber::kWoken);
+            const bool asked = ask(fiber, FiberRequest::kWoken);
             fiber.release();
             return asked;
         }
@@ -178,7 +178,7 @@ void Scheduler::interrupt_main() noexcept {
 
 bool Scheduler::cancel(Fiber& fiber) noexcept {
     Scheduler& owner = *fiber.scheduler_;
-    if (current_ != &owner) return ask(fiber, Fiber::kCancel);
+    if (current_ != &owner) return ask(fiber, FiberRequest::kCancel);
     switch (fiber.state_) {
         case FiberState::kNew:
             owner.discard(fiber);
@@ -203,7 +203,7 @@ bool Scheduler::cancel(Fiber& fiber) noexcept {
 bool Scheduler::ask(Fiber& fiber, std::uint8_t request) noexcept {
     fiber.retain();  // for the inbox
     const std::uint8_t before = fiber.requests_.fetch_or(request, std::memory_order_acq_rel);
-    if ((before & Fiber::kAllRequests) != 0) {
+    if ((before & FiberRequest::kAllRequests) != 0) {
         fiber.release();  // it is in the inbox, or on its way there
         return true;
     }
@@ -214,26 +214,28 @@ bool Scheduler::ask(Fiber& fiber, std::uint8_t request) noexcept {
 
 // The fiber's thread will not answer. A reference to the fiber goes. Thread-safe.
 void Scheduler::refuse(Fiber& fiber) noexcept {
-    const std::uint8_t asked = fiber.requests_.fetch_and(static_cast<std::uint8_t>(~Fiber::kAllRequests), std::memory_order_acq_rel);
-    if ((asked & Fiber::kJoined) != 0) forget_task(fiber.id_);
+    const std::uint8_t asked =
+        fiber.requests_.fetch_and(static_cast<std::uint8_t>(~FiberRequest::kAllRequests), std::memory_order_acq_rel);
+    if ((asked & FiberRequest::kJoined) != 0) forget_task(fiber.id_);
     fiber.release();
 }
 
 // Does what other threads have asked of the fiber.
 void Scheduler::answer(Fiber& fiber) noexcept {
-    const std::uint8_t asked = fiber.requests_.fetch_and(static_cast<std::uint8_t>(~Fiber::kAllRequests), std::memory_order_acq_rel);
+    const std::uint8_t asked =
+        fiber.requests_.fetch_and(static_cast<std::uint8_t>(~FiberRequest::kAllRequests), std::memory_order_acq_rel);
     // A wait that was over before this arrived is not parked any more, or has a ticket that nobody has claimed.
-    if ((asked & Fiber::kWoken) != 0 && fiber.state_ == FiberState::kParked && fiber.is_claimed()) {
+    if ((asked & FiberRequest::kWoken) != 0 && fiber.state_ == FiberState::kParked && fiber.is_claimed()) {
         make_ready(fiber, Wake::kNotified);
     }
-    if ((asked & Fiber::kPermit) != 0) {
+    if ((asked & FiberRequest::kPermit) != 0) {
         fiber.has_permit_ = true;
         if (fiber.state_ == FiberState::kParked && fiber.wait_kind_ == WaitKind::kPermit) {
             complete(fiber.own_, take_permit(fiber));
         }
     }
-    if ((asked & Fiber::kCancel) != 0) cancel(fiber);
-    if ((asked & Fiber::kJoined) != 0) {
+    if ((asked & FiberRequest::kCancel) != 0) cancel(fiber);
+    if ((asked & FiberRequest::kJoined) != 0) {
         fiber.has_remote_joiners_ = true;
         if (fiber.state_ == FiberState::kFinished) forget_task(fiber.id_);
     }
@@ -256,7 +258,7 @@ Woken Scheduler::park(std::int64_t deadline_ns) noexcept {
 void* Scheduler::take_permit(Fiber& fiber) noexcept {
     fiber.has_permit_ = false;
     void* const value = std::exchange(fiber.permit_value_, nullptr);
-    fiber.requests_.fetch_and(static_cast<std::uint8_t>(~Fiber::kPermitTaken), std::memory_order_acq_rel);
+    fiber.requests_.fetch_and(static_cast<std::uint8_t>(~FiberRequest::kPermitTaken), std::memory_order_acq_rel);
     return value;
 }
 
@@ -271,7 +273,8 @@ Sent Scheduler::unpark(Fiber& fiber, void* value) noexcept {
         }
         if (value && fiber.value_sent()) return Sent::kBusy;
     }
-    if ((fiber.requests_.fetch_or(Fiber::kPermitTaken, std::memory_order_acq_rel) & Fiber::kPermitTaken) != 0) {
+    if ((fiber.requests_.fetch_or(FiberRequest::kPermitTaken, std::memory_order_acq_rel) &
+         FiberRequest::kPermitTaken) != 0) {
         return value ? Sent::kBusy : Sent::kSent;
     }
     fiber.permit_value_ = value;
@@ -279,9 +282,9 @@ Sent Scheduler::unpark(Fiber& fiber, void* value) noexcept {
         fiber.has_permit_ = true;
         return Sent::kSent;
     }
-    if (ask(fiber, Fiber::kPermit)) return Sent::kSent;
+    if (ask(fiber, FiberRequest::kPermit)) return Sent::kSent;
     fiber.permit_value_ = nullptr;
-    fiber.requests_.fetch_and(static_cast<std::uint8_t>(~Fiber::kPermitTaken), std::memory_order_acq_rel);
+    fiber.requests_.fetch_and(static_cast<std::uint8_t>(~FiberRequest::kPermitTaken), std::memory_order_acq_rel);
     return Sent::kClosed;
 }
 
@@ -316,7 +319,7 @@ Wake Scheduler::join_task(std::uint64_t id, std::int64_t deadline_ns) noexcept {
 Wake Scheduler::join_in_lot(std::uint64_t id, Fiber* fiber, std::int64_t deadline_ns) noexcept {
     Wait& wait = begin_wait(WaitKind::kJoin, ParkingLot::end_of(id), true);
     ParkingLot::get().link(wait, false);
-    if (fiber && !ask(*fiber, Fiber::kJoined)) {
+    if (fiber && !ask(*fiber, FiberRequest::kJoined)) {
         give_up_wait();
         return Wake::kNotified;
     }

@@ -1,9 +1,9 @@
 // The tree of cancel scopes, and the one look that each wait takes at it.
 //
 // What a fiber sees from inside: its scopes from the innermost outwards, up to the first shielded one, which hides what
-// lies around it. Between the last scope that the fiber entered itself and a scope of another fiber around it stands the
-// fiber's own outermost scope. It is no object but a flag, Fiber::is_cancelled_, set by Scheduler::cancel() and taken
-// back by the wait that ends with it: that cancel is delivered once.
+// lies around it. Between the last scope that the fiber entered itself and a scope of another fiber around it stands
+// the fiber's own outermost scope. It is no object but a flag, Fiber::is_cancelled_, set by Scheduler::cancel() and
+// taken back by the wait that ends with it: that cancel is delivered once.
 #include "culm/runtime/scope.hpp"
 
 #include <cassert>
@@ -45,7 +45,8 @@ Result<void> Scope::enter_for_task(Scheduler& scheduler, Scope* parent) noexcept
 void Scope::leave() noexcept {
     check(scheduler_ != nullptr, "a cancel scope was left that had not been entered, or was left twice");
     if (fiber_) {
-        check(fiber_ == &scheduler_->running(), "a cancel scope was left by another fiber than the one that entered it");
+        check(fiber_ == &scheduler_->running(),
+              "a cancel scope was left by another fiber than the one that entered it");
         check(fiber_->scope_ == this, "cancel scopes were left out of order: leave the innermost one first");
     }
     leave_tree();

@@ -134,20 +134,25 @@ def test_patch_in_a_fiber_is_refused():
         culm.spawn(culm.patch).result()
 
 
-def test_wait_for_a_fiber_whose_thread_has_ended():
+def test_a_fiber_that_was_made_on_a_thread_that_has_ended_belongs_to_nobody():
     import threading
 
     made = []
-    thread = threading.Thread(target=lambda: made.append(lowlevel.Fiber(int)))
+    thread = threading.Thread(target=lambda: made.extend([lowlevel.Fiber(int), lowlevel.Fiber(int)]))
     thread.start()
     task = Path(f"/proc/self/task/{thread.native_id}")
     thread.join()
     while task.exists():  # join() returns a moment before the OS thread is gone
         time.sleep(0.001)
-    with pytest.raises(RuntimeError, match="another OS thread"):
-        made[0].start()
-    with pytest.raises(RuntimeError, match="OS thread has ended"):
-        made[0].cancel()
+    first, second = made
+    assert (first.state, first.ident, first.id < second.id) == ("new", None, True)
+    first.start()
+    assert first.result() == 0
+    assert second.cancel() is True
+    with pytest.raises(culm.Cancelled):
+        second.result()
+    with pytest.raises(RuntimeError, match="already been started"):
+        first.start()
 
 
 def test_spawn_without_address_space_is_an_oserror_and_harms_nobody(run_script):

@@ -81,7 +81,7 @@ def test_handler_runs_and_the_waits_go_on(tmp_path):
     code, out, err = interrupted(
         """
 handled = []
-signal.signal(signal.SIGUSR1, lambda *_: handled.append(culm.current().is_main))
+signal.signal(signal.SIGUSR1, lambda *_: handled.append(True))
 main = culm.current()
 def sleep_on():
     try:
@@ -92,7 +92,7 @@ def look():
     print("ready")
     while not handled:
         culm.sleep(0.001)
-    print(handled, main.waiting_for, sleeper.waiting_for)
+    print(len(handled), main.waiting_for, sleeper.waiting_for)
     sleeper.cancel()
 sleeper = culm.spawn(sleep_on)
 culm.spawn(look)
@@ -101,7 +101,7 @@ print(sleeper.result())
         tmp_path,
         signal.SIGUSR1,
     )
-    assert (code, out.splitlines(), err) == (0, ["[True] join sleep", "slept on until it was cancelled"], "")
+    assert (code, out.splitlines(), err) == (0, ["1 join sleep", "slept on until it was cancelled"], "")
 
 
 def test_handler_runs_in_the_computing_fiber(tmp_path):

@@ -62,10 +62,10 @@ private:
 // program and cancels it at the one that is asked for.
 struct Course {
     Scheduler& scheduler;
-    int cancel_at = 0;        // 0: never
-    bool by_thread = false;   // from another OS thread
+    int cancel_at = 0;       // 0: never
+    bool by_thread = false;  // from another OS thread
     int parks = 0;
-    int cancelled = 0;        // waits that ended so
+    int cancelled = 0;  // waits that ended so
     Fiber* program = nullptr;
 
     // Before each wait of the program.
@@ -77,6 +77,7 @@ struct Course {
                 Scheduler::cancel(*fiber);
                 fiber->release();
             }).join();
+            while (!program->cancel_requested()) culm::yield_now();  // until the request has been looked at
         }
     }
     Wake seen(Wake wake) {
@@ -85,12 +86,15 @@ struct Course {
     }
 };
 
+constexpr int kParks = 8;  // of the program below
+
 struct World {
     SchedulerForTest scheduler;
     std::array<int, 2> ends{-1, -1};
     WaitQueue queue;
     Semaphore semaphore{0};
     bool over = false;
+    std::atomic<bool> foreign_may_end{false};  // once somebody waits for it
 
     World() { REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, ends.data()) == 0); }
     ~World() {
@@ -133,7 +137,9 @@ void run_program(World& world, Course& course) {
     course.seen(child.join());
     std::atomic<Fiber*> foreign{nullptr};
     std::thread other([&] {
-        auto fiber = culm::spawn([] { culm::sleep_for(std::chrono::microseconds(200)); });
+        auto fiber = culm::spawn([&] {
+            while (!world.foreign_may_end) culm::yield_now();
+        });
         fiber.fiber().retain();
         foreign = &fiber.fiber();
         fiber.join();
@@ -141,6 +147,7 @@ void run_program(World& world, Course& course) {
     while (!foreign) culm::yield_now();
     course.note();
     course.seen(scheduler.join(*foreign.load()));
+    world.foreign_may_end = true;
     other.join();
     foreign.load()->release();
     scope.leave();
@@ -167,6 +174,9 @@ void keep_going(World& world, Course& course) {
                 }
                 case WaitKind::kLock:
                     if (world.semaphore.count() == 0) world.semaphore.post();
+                    break;
+                case WaitKind::kJoin:
+                    world.foreign_may_end = course.parks == kParks;
                     break;
                 default:
                     break;
@@ -205,9 +215,10 @@ int run_course(int cancel_at, bool by_thread) {
 
 }  // namespace
 
-TEST_CASE("cancel at the n-th park, for every n, from the own thread and from another: one wait ends, nothing is left") {
+TEST_CASE(
+    "cancel at the n-th park, for every n, from the own thread and from another: one wait ends, nothing is left") {
     const int parks = run_course(0, false);
-    CHECK(parks == 8);
+    CHECK(parks == kParks);
     for (int n = 1; n <= parks; ++n) {
         run_course(n, false);
         run_course(n, true);

@@ -115,7 +115,9 @@ TEST_CASE("the hook is told of stacks and switches in order, and may wait after 
         log += 's';
         for (std::uint32_t i = 0; i < fiber.host_stack_bytes; ++i) fiber.host_area()[i] = std::byte{7};
     };
-    embedder.switching.exchange = [](Fiber& from, Fiber& to) { log += from.is_main() ? '>' : to.is_main() ? '<' : '='; };
+    embedder.switching.exchange = [](Fiber& from, Fiber& to) {
+        log += from.is_main() ? '>' : to.is_main() ? '<' : '=';
+    };
     embedder.switching.arrived = [](Fiber& now) {
         log += now.is_main() ? 'm' : 'f';
         if (!std::exchange(nested_wait_wanted, false)) return;

@@ -121,8 +121,10 @@ TEST_CASE("what was started within a scope ends with it, whatever it waits for, 
     for (Child* child : {&plain, &shielded, &plain}) {
         outermost.push_back(std::make_unique<Scope>());
         REQUIRE(outermost.back()->enter_for_task(scheduler, &nursery));
-        auto started = scheduler.start(
-            {.body = &Child::run, .argument = child, .stack_class = culm::StackClass::k64K, .scope = outermost.back().get()});
+        auto started = scheduler.start({.body = &Child::run,
+                                        .argument = child,
+                                        .stack_class = culm::StackClass::k64K,
+                                        .scope = outermost.back().get()});
         REQUIRE(started);
         children.emplace_back(started.value());
     }
@@ -200,8 +202,8 @@ TEST_CASE("scopes used in a wrong order end the process with a sentence") {
 
 namespace {
 
-// Random programs of nested scopes and sleeps. Sleeps last whole microseconds, and whatever cancels comes at a number of
-// nanoseconds past one that nothing else has, so that nothing happens at the same time as anything else.
+// Random programs of nested scopes and sleeps. Sleeps last whole microseconds, and whatever cancels comes at a number
+// of nanoseconds past one that nothing else has, so that nothing happens at the same time as anything else.
 struct Block {
     std::int64_t deadline_ns = kNever;
     std::int64_t cancelled_at_ns = kNever;

@@ -21,8 +21,8 @@
 
 #include "culm/runtime/clock.hpp"
 #include "culm/runtime/reactor.hpp"
-#include "flat_array.hpp"
 #include "culm/runtime/wait_ring.hpp"
+#include "flat_array.hpp"
 
 #ifndef SYS_epoll_pwait2
 #define SYS_epoll_pwait2 441
@@ -317,8 +317,10 @@ int EpollReactor::serve(int fd, std::uint32_t came, bool may_withdraw, OnReady o
         Wait& wait = *next;
         next = entry.waits.after(wait);
         if (!for_all && (wait.target.descriptor.wanted & unclaimed) == 0) continue;
-        wait.target.descriptor.ready = static_cast<std::uint16_t>(came & (wait.target.descriptor.wanted | kAlwaysReported));
-        unclaimed &= ~(wait.target.descriptor.wanted & ~std::uint32_t{EPOLLRDHUP});  // a half-closed peer concerns every reader
+        wait.target.descriptor.ready =
+            static_cast<std::uint16_t>(came & (wait.target.descriptor.wanted | kAlwaysReported));
+        unclaimed &=
+            ~(wait.target.descriptor.wanted & ~std::uint32_t{EPOLLRDHUP});  // a half-closed peer concerns every reader
         end_wait(entry, wait);
         on_ready(wait, context);
         ++served;

@@ -16,9 +16,9 @@
 
 #include <doctest/doctest.h>
 
+#include "culm/runtime/embedder.hpp"
 #include "culm/runtime/interpose.hpp"
 #include "culm/runtime/spawn.hpp"
-#include "culm/runtime/embedder.hpp"
 #include "victim.hpp"
 
 using culm::runtime::Fiber;

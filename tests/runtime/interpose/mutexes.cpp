@@ -22,7 +22,9 @@ struct Mutex {
 
 namespace {
 
-unsigned held_mutexes(culm::runtime::Fiber& fiber) { return culm::runtime::interpose::FiberNotes(fiber).held_mutexes(); }
+unsigned held_mutexes(culm::runtime::Fiber& fiber) {
+    return culm::runtime::interpose::FiberNotes(fiber).held_mutexes();
+}
 
 }  // namespace
 

@@ -11,6 +11,7 @@
 
 #include "culm/context.hpp"
 #include "culm/runtime/clock.hpp"
+#include "culm/runtime/fiber_state.hpp"
 #include "culm/runtime/intrusive_list.hpp"
 #include "culm/runtime/task.hpp"
 #include "culm/runtime/wait.hpp"
@@ -25,33 +26,6 @@ class Scheduler;
 namespace interpose {
 struct FiberNotes;
 }
-
-enum class FiberState : std::uint8_t {
-    kNew,       // just made from a task, holds a promise of a stack; linked nowhere
-    kReady,     // in its scheduler's run queue; has a stack unless it never ran
-    kRunning,   // its scheduler's running(); linked nowhere
-    kParked,    // waits: its records are linked into what it waits for, and it is in the timer queue if it has a deadline
-    kFinished,  // its body has returned (its stack goes back to the pool), or it was discarded or abandoned
-};
-
-// The table of legal moves: one byte for each state to leave, one bit in it for each state to enter.
-constexpr bool is_legal_move(FiberState from, FiberState to) noexcept {
-    constexpr std::uint64_t kMoves = 0b10110ULL << 0      // kNew: started, switched to, discarded
-                                     | 0b10100ULL << 8    // kReady: its turn, abandoned
-                                     | 0b11010ULL << 16   // kRunning: yields, parks, finishes
-                                     | 0b10110ULL << 24   // kParked: woken, switched to, abandoned
-                                     | 0b00000ULL << 32;  // kFinished: for good
-    return (kMoves >> (static_cast<unsigned>(from) * 8 + static_cast<unsigned>(to)) & 1) != 0;
-}
-
-// The yellow zone of a running fiber's stack (overflow.hpp).
-enum class YellowState : std::uint8_t {
-    kClosed,
-    kHalfOpen,    // the stack has overflown: the upper half is open
-    kMostlyOpen,  // three quarters are
-    kOpen,        // the whole zone is
-    kLent,        // the whole zone is, for a switch near the limit; nothing has overflown
-};
 
 class Fiber {
 public:
@@ -135,16 +109,6 @@ private:
     Fiber() = default;
     ~Fiber() = default;
 
-    // What other OS threads ask of a fiber's own thread: bits of requests_.
-    enum Request : std::uint8_t {
-        kWoken = 1,           // a completion has claimed the ticket: make the fiber ready
-        kCancel = 2,          // cancel it
-        kPermit = 4,          // the permit's value has been written: end a wait for it, or leave it
-        kJoined = 8,          // somebody has linked himself into the parking lot to wait for the end
-        kAllRequests = 0x0f,
-        kPermitTaken = 0x80,  // no request: permit_value_ is in use
-    };
-
     void move_to(FiberState next) noexcept;
     bool has_not_run() const noexcept { return has_reservation_; }
 
@@ -206,9 +170,9 @@ private:
     bool has_reservation_ : 1 = false;  // a stack is promised and not taken yet: the fiber never ran
     bool is_main_ : 1 = false;
     YellowState yellow_ = YellowState::kClosed;  // written by the fault handler, on the fiber's own thread
-    std::uint8_t left_epoch_ = 1;        // the shrinker's, when it last left the processor; 0: looked at since then
-    std::atomic<std::uint8_t> requests_{0};  // bits of Request, set by any thread, taken by the fiber's own
-    void* caught_exceptions_ = nullptr;  // __cxa_eh_globals of this fiber
+    std::uint8_t left_epoch_ = 1;            // the shrinker's, when it last left the processor; 0: looked at since then
+    std::atomic<std::uint8_t> requests_{0};  // bits of FiberRequest, set by any thread, taken by the fiber's own
+    void* caught_exceptions_ = nullptr;      // __cxa_eh_globals of this fiber
     std::uint32_t uncaught_exceptions_ = 0;
     std::int32_t errno_ = 0;
     // Its own record of a wait; before the first run `value` is the task's argument and `target.key` its body. The link

@@ -37,8 +37,8 @@ void uninstall() noexcept;
 bool installed() noexcept;
 Statistics statistics() noexcept;
 
-// The embedding language was told that a wait for a lock is cancelled (Calls::cancelled_in_lock) and has not raised that
-// yet; and that it has now.
+// The embedding language was told that a wait for a lock is cancelled (Calls::cancelled_in_lock) and has not raised
+// that yet; and that it has now.
 bool is_lock_cancelled(Fiber& running) noexcept;
 void settle_lock_cancelled(Fiber& running) noexcept;
 // pthread_self() has told the interpreter this fiber's identity at least once.

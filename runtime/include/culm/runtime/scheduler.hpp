@@ -27,20 +27,6 @@ class StackPool;
 
 namespace culm::runtime {
 
-// How park() or switch_to() ended, and what unpark() or switch_to() sent if it was that (else null).
-struct Woken {
-    Wake wake;
-    void* value;
-    operator Wake() const noexcept { return wake; }  // NOLINT: most callers ask for nothing else
-};
-
-// What became of a value for another fiber.
-enum class Sent : std::uint8_t {
-    kSent,    // the fiber receives it, now or at its next park()
-    kBusy,    // a permit is on its way to the fiber already: the value was not taken
-    kClosed,  // the fiber's thread has ended: the value was not taken
-};
-
 class Scheduler {
 public:
     static constexpr unsigned kSwitchesPerLook = 256;
@@ -97,9 +83,9 @@ public:
     // A descriptor that cannot be watched (not open, no memory) gives kNotified with ready = kFdInvalid or kFdFailed.
     Wake wait_fd(FdRequest& request, std::int64_t deadline_ns = kNever) noexcept;
     Wake wait_fds(std::span<FdRequest> requests, std::int64_t deadline_ns = kNever) noexcept;
-    // Straight to `target`, past the run queue, with a value for it; the caller stays suspended as by park(). The target
-    // must be kNew (then it is sent nothing) or parked with WaitKind::kPermit, of this scheduler and not the caller:
-    // asserted.
+    // Straight to `target`, past the run queue, with a value for it; the caller stays suspended as by park(). The
+    // target must be kNew (then it is sent nothing) or parked with WaitKind::kPermit, of this scheduler and not the
+    // caller: asserted.
     Woken switch_to(Fiber& target, void* value = nullptr) noexcept;
     // The same, but the caller goes to the front of the run queue: it continues when the target parks or finishes.
     void run_now(Fiber& target) noexcept;
@@ -113,8 +99,8 @@ public:
     Wake await(std::int64_t deadline_ns) noexcept;
     // Instead of await(): the fiber will not wait after all. True if the wait had been completed already.
     bool give_up_wait() noexcept;
-    // Ends the wait that this record belongs to, unless it is over or another of the fiber's records has won. The record
-    // is linked nowhere any more. On the fiber's own thread. False: the fiber was not woken by this.
+    // Ends the wait that this record belongs to, unless it is over or another of the fiber's records has won. The
+    // record is linked nowhere any more. On the fiber's own thread. False: the fiber was not woken by this.
     bool complete(Wait& wait, void* value = nullptr, Wake reason = Wake::kNotified) noexcept;
     // The same from any OS thread, for a shared wait. Cannot fail for want of memory.
     static bool complete_shared(Wait& wait, void* value = nullptr) noexcept;
@@ -135,8 +121,8 @@ public:
 
     // Runs call(scheduler, argument) on the owning thread soon (at its next look), between two fibers: it may wake and
     // start fibers, not switch. False: the scheduler is closed or memory ran out, the call will not run. Wakes the
-    // thread if it is idle. Thread-safe. The caller holds a reference to one of the scheduler's fibers, or knows that it
-    // is open.
+    // thread if it is idle. Thread-safe. The caller holds a reference to one of the scheduler's fibers, or knows that
+    // it is open.
     using RemoteCall = void (*)(Scheduler& scheduler, void* argument);
     bool post(RemoteCall call, void* argument) noexcept;
 
@@ -149,7 +135,7 @@ public:
     Reactor& reactor() noexcept { return *reactor_; }
     SchedulerStatistics statistics() const noexcept;
     std::int64_t deadline_of(const Fiber& fiber) const noexcept;  // until which it is parked; kNever without one
-    unsigned long thread_identity() const noexcept;  // pthread_self() of the owning thread
+    unsigned long thread_identity() const noexcept;               // pthread_self() of the owning thread
     // True while the scheduler itself is at work (polling, choosing): an interposed call then behaves like libc.
     bool at_work() const noexcept { return at_work_; }
     // In a forked child: its thread did not survive, and its fibers are the parent's.
@@ -194,7 +180,8 @@ private:
     void give_up(Fiber& fiber, bool with_stack) noexcept;
 
     // scheduler_wait.cpp: the steps of a wait, and the waits made of them
-    Wake await_quietly(std::int64_t deadline_ns, bool& switched) noexcept;  // Switches; `arrived` is the caller's to call
+    Wake await_quietly(std::int64_t deadline_ns,
+                       bool& switched) noexcept;  // Switches; `arrived` is the caller's to call
     static void arrive(Fiber& self, bool switched) noexcept;
     void make_ready(Fiber& fiber, Wake reason) noexcept;
     bool end_wait(Fiber& fiber, Wake reason) noexcept;

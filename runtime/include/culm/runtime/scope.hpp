@@ -1,13 +1,13 @@
 // Cancel scopes: what a fiber does until a deadline, or until somebody cancels it.
 //
 // Scopes form a tree. A fiber enters and leaves scopes like blocks; the innermost one is its current scope, and each
-// knows the one around it. The outermost scope of a fiber may hang below a scope of another fiber (Task::scope): that is
-// how everything started within a scope ends with it. Cancelling is level-triggered: as long as a scope is cancelled,
-// every wait inside it ends with Wake::kCancelled at once, or when the scope is cancelled during it. A shielded scope
-// lets nothing in from outside: what happens around it is not seen until it is left.
-// A deadline needs no timer until a fiber parks inside the scope; then the scope has one for all of its fibers.
-// All members are for the thread of the scheduler that the scope's fibers belong to.
-// Invariant: a fiber leaves its scopes in the opposite order; a scope ends after everything below it.
+// knows the one around it. The outermost scope of a fiber may hang below a scope of another fiber (Task::scope): that
+// is how everything started within a scope ends with it. Cancelling is level-triggered: as long as a scope is
+// cancelled, every wait inside it ends with Wake::kCancelled at once, or when the scope is cancelled during it. A
+// shielded scope lets nothing in from outside: what happens around it is not seen until it is left. A deadline needs no
+// timer until a fiber parks inside the scope; then the scope has one for all of its fibers. All members are for the
+// thread of the scheduler that the scope's fibers belong to. Invariant: a fiber leaves its scopes in the opposite
+// order; a scope ends after everything below it.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +37,8 @@ public:
     // left by itself when that fiber ends; if no fiber was made, by leave().
     Result<void> enter_for_task(Scheduler& scheduler, Scope* parent) noexcept;
 
-    // Ends the waits of all fibers inside, now and later. Not undone. `reason` is for whoever asks; the first one stays.
+    // Ends the waits of all fibers inside, now and later. Not undone. `reason` is for whoever asks; the first one
+    // stays.
     void cancel(void* reason = nullptr) noexcept;
     bool is_cancelled() const noexcept { return is_cancelled_; }
     void* reason() const noexcept { return reason_; }

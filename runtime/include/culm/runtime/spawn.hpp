@@ -4,8 +4,9 @@
 //   fiber.join();
 //
 // The first of them on an OS thread makes its scheduler. Errors of the environment are Results; an exception that
-// leaves the spawned function ends the process, as in std::thread. What has not been started is a culm::task, and may be
-// started by any thread. Invariant: a JoinHandle owns a reference to its fiber, not its execution: dropping it detaches.
+// leaves the spawned function ends the process, as in std::thread. What has not been started is a culm::task, and may
+// be started by any thread. Invariant: a JoinHandle owns a reference to its fiber, not its execution: dropping it
+// detaches.
 #pragma once
 
 #include <chrono>

@@ -46,6 +46,20 @@ enum class WaitKind : std::uint8_t {
     kOperation,  // something with an Operation of its own
 };
 
+// How park() or switch_to() ended, and what unpark() or switch_to() sent if it was that (else null).
+struct Woken {
+    Wake wake;
+    void* value;
+    operator Wake() const noexcept { return wake; }  // NOLINT: most callers ask for nothing else
+};
+
+// What became of a value for another fiber.
+enum class Sent : std::uint8_t {
+    kSent,    // the fiber receives it, now or at its next park()
+    kBusy,    // a permit is on its way to the fiber already: the value was not taken
+    kClosed,  // the fiber's thread has ended: the value was not taken
+};
+
 // Names one wait of one fiber. Never 0; unique among the fiber's last two thousand million waits.
 using Ticket = std::uint32_t;
 
