@@ -88,8 +88,6 @@ PyMethodDef functions[] = {
     {"overflow_ends_fibers", get_overflow_ends_fibers, METH_NOARGS,
      "Whether a fiber that runs out of stack in C code is ended alone where possible."},
     {"set_overflow_ends_fibers", set_overflow_ends_fibers, METH_O, "Switches it on or off."},
-    {"on_fiber_ended", on_fiber_ended, METH_O,
-     "on_fiber_ended($module, callback, /)\n--\n\nHas callback(identity, function) called for each fiber ended so."},
     {"remove_fault_handler", remove_fault_handler, METH_NOARGS,
      "Takes the handler of overflows away; False where it is not there, or another one is installed over it."},
     {"install_fault_handler", install_fault_handler, METH_NOARGS, "Installs it, over whatever is there."},

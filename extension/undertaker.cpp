@@ -16,19 +16,9 @@ using runtime::FiberState;
 namespace {
 
 bool is_wanted = false;
-PyObject* ended_callback = nullptr;
-
-void tell_ended(PyFiber* self) {
-    if (ended_callback == nullptr) return;
-    PyObject* told = PyObject_CallFunction(ended_callback, "kO", self->fiber->identity(), self->function);
-    if (told == nullptr) PyErr_WriteUnraisable(as_object(self));
-    Py_XDECREF(told);
-}
-
 void bury(ThreadHost& host, PyFiber* self) {
     if (finished(self)) return;  // the whole thread has been given up meanwhile
     give_up_fiber(host, self, make_stack_overflow(self));
-    tell_ended(self);
 }
 
 PyObject* bury_all(PyObject*, PyObject*) {
@@ -92,11 +82,6 @@ bool hand_to_undertaker(Fiber& fiber) {
     if (host.undertaker->fiber->state() == FiberState::kNew) start_promised_fiber(host, host.undertaker);
     report_running_out(fiber.stack());
     return true;
-}
-
-PyObject* on_fiber_ended(PyObject*, PyObject* callback) {
-    Py_XSETREF(ended_callback, Py_NewRef(callback));
-    Py_RETURN_NONE;
 }
 
 }  // namespace culm::extension

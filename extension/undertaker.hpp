@@ -24,7 +24,4 @@ bool ensure_undertaker(ThreadHost& host);
 // Overflows::ends_fiber.
 bool hand_to_undertaker(runtime::Fiber& fiber);
 
-// For threading on fibers: called with the identity and the function of each fiber that was ended so.
-PyObject* on_fiber_ended(PyObject* module, PyObject* callback);
-
 }  // namespace culm::extension

@@ -154,3 +154,83 @@ def test_culm_run_turns_a_thousand_threads_of_requests_into_fibers():
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("1000 requests of 1 s in ")
     assert done.stdout.endswith(" with 1 OS thread(s)\n"), done.stdout
+
+
+def test_a_thread_outlives_the_os_thread_that_started_it(run_script):
+    done = run_script(
+        """
+import os, threading, time
+import culm
+go, log = threading.Event(), []
+def old():
+    go.wait()
+    def later():
+        may_end.wait()
+        log.append("later ended")
+    thread = threading.Thread(target=later, name="later")
+    thread.start()
+    started.append(thread)
+    log.append("old returns")
+old_thread = threading.Thread(target=old)
+old_thread.start()  # an OS thread
+native = old_thread.native_id
+culm.patch(threads=True)
+may_end, started = threading.Event(), []
+go.set()
+old_thread.join()
+while os.path.exists(f"/proc/self/task/{native}"):
+    culm.sleep(0.001)
+print(log, started[0].is_alive(), threading.active_count())
+may_end.set()
+started[0].join()
+print(log[1:], started[0].is_alive(), threading.active_count())
+"""
+    )
+    assert lines(done) == ["['old returns'] True 2", "['later ended'] False 1"]
+
+
+def test_exit_waits_for_a_thread_that_an_os_thread_started(run_script):
+    done = run_script(
+        """
+import threading, time
+import culm
+go = threading.Event()
+def old():
+    go.wait()
+    threading.Thread(target=later).start()
+def later():
+    time.sleep(0.01)
+    print("later ended")
+thread = threading.Thread(target=old)
+thread.start()
+culm.patch(threads=True)
+go.set()
+thread.join()
+"""
+    )
+    assert lines(done) == ["later ended"]
+
+
+def test_no_stack_for_a_thread_that_an_os_thread_starts_is_said_there(run_script):
+    done = run_script(
+        """
+import resource, threading
+import culm
+go = threading.Event()
+def old():
+    go.wait()
+    threading.stack_size(1 << 30)
+    used = int(open("/proc/self/statm").read().split()[0]) * 4096
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 28), resource.RLIM_INFINITY))
+    try:
+        threading.Thread(target=print).start()
+    except RuntimeError as error:
+        print(str(error)[:22])
+thread = threading.Thread(target=old)
+thread.start()
+culm.patch(threads=True)
+go.set()
+thread.join()
+"""
+    )
+    assert lines(done) == ["can't start new thread"]
