@@ -71,7 +71,7 @@ void ClosingNotices::release() noexcept {
     taken_.store(false);
 }
 
-void ClosingNotices::note_wait(int fd) noexcept {
+[[gnu::noinline]] void ClosingNotices::note_wait(int fd) noexcept {
     auto* entry = find(fd);
     std::uint16_t board = entry ? entry->load(std::memory_order_relaxed) : kNobody;
     if (board == id_ || board == kSeveral) return;
@@ -91,7 +91,7 @@ void ClosingNotices::pin(int fd) noexcept {
     scheduler_->parts_->inbox.nudge();
 }
 
-void ClosingNotices::forget_all() noexcept {
+[[gnu::noinline]] void ClosingNotices::forget_all() noexcept {
     int fds[kAnnouncedMax];
     unsigned count = 0;
     Scheduler* scheduler = nullptr;

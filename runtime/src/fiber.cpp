@@ -60,10 +60,7 @@ void* Fiber::take_argument() noexcept {
     return std::exchange(own_.value, nullptr);
 }
 
-void* Fiber::value_sent() const noexcept {
-    const bool was_permit = own_.kind == WaitKind::kPermit && !own_.has_extras;
-    return was_permit && !has_not_run() ? own_.value : nullptr;
-}
+void* Fiber::value_sent() const noexcept { return own_.has_extras || has_not_run() ? nullptr : own_.value; }
 
 void* Fiber::take_value_sent() noexcept { return value_sent() ? std::exchange(own_.value, nullptr) : nullptr; }
 

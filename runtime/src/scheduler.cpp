@@ -334,13 +334,12 @@ Woken Scheduler::switch_to(Fiber& target, void* value) noexcept {
     take_straight(target, value);
     if (self.has_permit_) [[unlikely]] {
         // unpark() came first: switch all the same, but come back in turn.
-        self.own_.kind = WaitKind::kPermit;
         self.own_.value = take_permit(self);
         self.wake_ = Wake::kNotified;
         self.move_to(FiberState::kReady);
         parts_->run_queue.push_back(self);
     } else {
-        begin_wait(WaitKind::kPermit, nullptr);
+        self.wait_kind_ = WaitKind::kPermit;
         self.move_to(FiberState::kParked);
     }
     return cross(self, target);
@@ -361,7 +360,6 @@ inline void Scheduler::take_straight(Fiber& target, void* value) noexcept {
     if (target.state_ == FiberState::kParked) [[likely]] {
         assert(target.wait_kind_ == WaitKind::kPermit);
         if (TimerQueue::holds(target)) parts_->timers.remove(target);
-        target.ticket_.store(0, std::memory_order_relaxed);
         target.wait_kind_ = WaitKind::kNone;
         target.wake_ = Wake::kNotified;
         target.own_.value = value;
@@ -375,7 +373,6 @@ inline void Scheduler::take_straight(Fiber& target, void* value) noexcept {
 inline Woken Scheduler::cross(Fiber& self, Fiber& target) noexcept {
     swap(self, target, false);
     // Read before `arrived`, which may wait in turn.
-    self.ticket_.store(0, std::memory_order_relaxed);
     const Woken result{self.wake_, std::exchange(self.own_.value, nullptr)};
     if (--looks_left_ == 0) [[unlikely]]
         look();

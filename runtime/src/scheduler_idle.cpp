@@ -55,7 +55,7 @@ const sigset_t& held_signals() noexcept {
 }  // namespace
 
 // Fibers may be runnable: nothing here waits.
-void Scheduler::look() noexcept {
+[[gnu::noinline]] void Scheduler::look() noexcept {
     looks_left_ = kSwitchesPerLook;
     const WorkScope work(at_work_, errno_);
     const std::int64_t now_ns = take_in();
@@ -67,7 +67,7 @@ void Scheduler::look() noexcept {
 }
 
 // Nothing is runnable. Returns when that may have changed.
-void Scheduler::idle(Fiber& self) noexcept {
+[[gnu::noinline]] void Scheduler::idle(Fiber& self) noexcept {
     looks_left_ = kSwitchesPerLook;
     exit_if_deserted();
     const WorkScope work(at_work_, errno_);
@@ -124,7 +124,8 @@ void Scheduler::poll_idle(Fiber& self, std::int64_t timeout_ns) noexcept {
 // Where the language's signal handlers run, signals are held back from the look whether one is pending until the kernel
 // has put the thread to sleep: one that comes in between would have been noted too late to be seen and too early to
 // interrupt the sleep. The kernel lets them in again while it waits, and only then (epoll_pwait(2)).
-void Scheduler::sleep_in_poll(Fiber& self, std::int64_t timeout_ns) noexcept {
+// Out of line, as are idle() and look(): inside the switch its signal set would lie on the stack of every parked fiber.
+[[gnu::noinline]] void Scheduler::sleep_in_poll(Fiber& self, std::int64_t timeout_ns) noexcept {
     const Embedder& embedder = detail::embedder;
     const Signals& signals = embedder.signals;
     const bool holds_signals = signals.are_pending && (!signals.are_handled_by || signals.are_handled_by(*this));

@@ -34,31 +34,43 @@ Wait& Scheduler::begin_wait(WaitKind kind, const void* key, bool is_shared) noex
     own.value = nullptr;
     self.wake_ = Wake::kNotified;
     self.wait_kind_ = kind;
-    self.is_shared_wait_ = is_shared;
+    if (is_shared) self.is_shared_wait_ = true;
     self.ticket_.store(own.ticket, std::memory_order_release);
     return own;
 }
 
+// The wait of the running fiber is over.
+inline void Scheduler::end_ticket(Fiber& self) noexcept {
+    self.ticket_.store(0, std::memory_order_relaxed);
+    if (self.is_shared_wait_) [[unlikely]]
+        self.is_shared_wait_ = false;
+}
+
 // Switches, unless the wait is over before it has begun.
-Wake Scheduler::await_quietly(std::int64_t deadline_ns, bool& switched) noexcept {
+[[gnu::always_inline]] inline Wake Scheduler::await_quietly(std::int64_t deadline_ns, bool& switched) noexcept {
     assert(!at_work_);
     Fiber& self = *running_;
     switched = false;
     if (must_end_waits(self) && abort_records(self)) [[unlikely]] {
         note_cancelled(self);
-        self.ticket_.store(0, std::memory_order_relaxed);
+        end_ticket(self);
         return Wake::kCancelled;
     }
     if (self.is_shared_wait_ && self.is_claimed()) [[unlikely]] {
         // Completed by another thread since the record was linked. The request that says so finds the wait over.
-        self.ticket_.store(0, std::memory_order_relaxed);
+        end_ticket(self);
         return self.own_.closed ? Wake::kClosed : Wake::kNotified;
     }
     if (deadline_ns != kNever) parts_->timers.add(self, deadline_ns);
     self.move_to(FiberState::kParked);
     switched = suspend(self);
-    self.ticket_.store(0, std::memory_order_relaxed);
-    return self.wake_ == Wake::kNotified && self.own_.closed ? Wake::kClosed : self.wake_;
+    end_ticket(self);
+    Wake reason = self.wake_;
+    if (self.own_.closed) [[unlikely]] {
+        self.own_.closed = false;
+        if (reason == Wake::kNotified) reason = Wake::kClosed;
+    }
+    return reason;
 }
 
 void Scheduler::arrive(Fiber& self, bool switched) noexcept {
@@ -76,7 +88,7 @@ Wake Scheduler::await(std::int64_t deadline_ns) noexcept {
 bool Scheduler::give_up_wait() noexcept {
     Fiber& self = *running_;
     const bool was_completed = !abort_records(self);
-    self.ticket_.store(0, std::memory_order_relaxed);
+    end_ticket(self);
     return was_completed;
 }
 
@@ -141,16 +153,16 @@ bool Scheduler::end_wait(Fiber& fiber, Wake reason) noexcept {
 bool Scheduler::abort_records(Fiber& fiber) noexcept {
     if (fiber.state_ == FiberState::kNew || fiber.has_not_run()) return true;
     Wait& own = fiber.own_;
-    if (!own.has_extras) return abort_record(own) == Abort::kDone;
+    if (!own.has_extras) return abort_record(own, fiber.wait_kind_) == Abort::kDone;
     bool all_done = true;
     for (auto* extra = static_cast<ExtraWait*>(own.value); extra; extra = extra->next) {
-        if (abort_record(*extra) == Abort::kPending) all_done = false;
+        if (abort_record(*extra, extra->kind) == Abort::kPending) all_done = false;
     }
     return all_done;
 }
 
-Abort Scheduler::abort_record(Wait& wait) noexcept {
-    switch (wait.kind) {
+Abort Scheduler::abort_record(Wait& wait, WaitKind kind) noexcept {
+    switch (kind) {
         case WaitKind::kNone:
         case WaitKind::kPermit:
         case WaitKind::kSleep:
@@ -231,7 +243,7 @@ void Scheduler::answer(Fiber& fiber) noexcept {
     if ((asked & FiberRequest::kPermit) != 0) {
         fiber.has_permit_ = true;
         if (fiber.state_ == FiberState::kParked && fiber.wait_kind_ == WaitKind::kPermit) {
-            complete(fiber.own_, take_permit(fiber));
+            end_permit_wait(fiber, take_permit(fiber));
         }
     }
     if ((asked & FiberRequest::kCancel) != 0) cancel(fiber);
@@ -247,12 +259,19 @@ void Scheduler::answer(Fiber& fiber) noexcept {
 Woken Scheduler::park(std::int64_t deadline_ns) noexcept {
     Fiber& self = *running_;
     if (self.has_permit_) return {Wake::kNotified, take_permit(self)};
-    begin_wait(WaitKind::kPermit, nullptr);
+    self.wait_kind_ = WaitKind::kPermit;
     bool switched = false;
     const Wake reason = await_quietly(deadline_ns, switched);
     void* const value = std::exchange(self.own_.value, nullptr);
     arrive(self, switched);
     return {reason, value};
+}
+
+// A wait for a permit is linked nowhere and only its own thread ends it, whatever it is then waiting for: so it needs
+// no ticket, which would be a good part of what a switch costs.
+void Scheduler::end_permit_wait(Fiber& fiber, void* value) noexcept {
+    fiber.own_.value = value;
+    make_ready(fiber, Wake::kNotified);
 }
 
 void* Scheduler::take_permit(Fiber& fiber) noexcept {
@@ -268,7 +287,7 @@ Sent Scheduler::unpark(Fiber& fiber, void* value) noexcept {
     if (is_here) {
         if (fiber.state_ == FiberState::kFinished) return Sent::kSent;
         if (fiber.state_ == FiberState::kParked && fiber.wait_kind_ == WaitKind::kPermit) {
-            owner.complete(fiber.own_, value);
+            owner.end_permit_wait(fiber, value);
             return Sent::kSent;
         }
         if (value && fiber.value_sent()) return Sent::kBusy;
@@ -330,7 +349,7 @@ void Scheduler::forget_task(std::uint64_t id) noexcept { ParkingLot::get().wake_
 
 // --- descriptors ---
 
-Wake Scheduler::wait_fd(FdRequest& request, std::int64_t deadline_ns) noexcept {
+[[gnu::noinline]] Wake Scheduler::wait_fd(FdRequest& request, std::int64_t deadline_ns) noexcept {
     Fiber& self = *running_;
     parts_->closings->forget_announced();
     Wait& wait = begin_wait(WaitKind::kFd, nullptr);
@@ -387,8 +406,8 @@ Wake Scheduler::wait_fds(std::span<FdRequest> requests, std::int64_t deadline_ns
     return reason == Wake::kNotified && !all_open ? Wake::kClosed : reason;
 }
 
-// False: the request is answered already.
-bool Scheduler::watch(FdRequest& request, Wait& wait) noexcept {
+// False: the request is answered already. Out of line, as what it keeps on the stack would stay there while parked.
+[[gnu::noinline]] bool Scheduler::watch(FdRequest& request, Wait& wait) noexcept {
     request.ready = 0;
     parts_->closings->note_wait(request.fd);
     wait.target.descriptor = {request.fd, static_cast<std::uint16_t>(request.wanted), 0};
@@ -405,7 +424,7 @@ bool Scheduler::watch(FdRequest& request, Wait& wait) noexcept {
 
 // What came. False: a fiber that was told of readiness runs only after another has closed the descriptor, and must not
 // go on with a number that may already be another file's.
-bool Scheduler::end_watch(FdRequest& request, Wait& wait) noexcept {
+[[gnu::noinline]] bool Scheduler::end_watch(FdRequest& request, Wait& wait) noexcept {
     if (wait.target.descriptor.ready == 0) return true;
     request.ready = wait.target.descriptor.ready;
     return !reactor_->closed_since(wait);

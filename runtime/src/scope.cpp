@@ -114,7 +114,7 @@ void Scope::set_shielded(bool is_shielded) noexcept {
 // --- the scheduler's side ---
 
 // True: the fiber's waits end with kCancelled. Gives each scope that is looked at its timer.
-bool Scheduler::look_at_scopes(Fiber& fiber) noexcept {
+[[gnu::noinline]] bool Scheduler::look_at_scopes(Fiber& fiber) noexcept {
     Scope* scope = fiber.scope_;
     std::int64_t now_ns = 0;
     while (scope) {

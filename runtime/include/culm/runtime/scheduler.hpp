@@ -186,7 +186,9 @@ private:
     void make_ready(Fiber& fiber, Wake reason) noexcept;
     bool end_wait(Fiber& fiber, Wake reason) noexcept;
     bool abort_records(Fiber& fiber) noexcept;
-    Abort abort_record(Wait& wait) noexcept;
+    Abort abort_record(Wait& wait, WaitKind kind) noexcept;
+    static void end_ticket(Fiber& self) noexcept;
+    void end_permit_wait(Fiber& fiber, void* value) noexcept;
     static bool ask(Fiber& fiber, std::uint8_t request) noexcept;
     static void refuse(Fiber& fiber) noexcept;
     void answer(Fiber& fiber) noexcept;
