@@ -14,6 +14,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from culm import _culm
@@ -132,8 +133,8 @@ class EndOfFiber:
 class HomeOfThreads:
     """An OS thread for the fibers of threads that are started where a fiber could not stay.
 
-    A fiber stays on the OS thread that starts it. The main one lasts as long as the process; any other may return at any
-    moment (a thread from before patch(), or one of a C library that has called Python), and would take its fibers
+    A fiber stays on the OS thread that starts it. The main one lasts as long as the process; any other may return at
+    any moment (a thread from before patch(), or one of a C library that has called Python), and would take its fibers
     along. So a thread that is started there begins here instead. Made when it is first needed.
     """
 
@@ -170,10 +171,8 @@ class HomeOfThreads:
                 _original_start(self._serve, (ready,))
                 ready.acquire()
             assert self._main is not None
-            try:
+            with suppress(RuntimeError):  # it has been woken already, and will find this request too
                 _culm.unpark(self._main)
-            except RuntimeError:
-                pass  # it has been woken already and will find this request, too
 
     def _serve(self, ready: _thread.LockType) -> None:
         self._native_id = _thread.get_native_id()
