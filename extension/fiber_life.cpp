@@ -171,7 +171,7 @@ namespace {
 // where warnings are errors. Runs Python.
 bool say_once_which_default() {
     static bool said = false;
-    if (said || strategy_index(default_stack_strategy()) == kArenaIndex) return true;
+    if (said || &default_stack_strategy() == stack_strategies()[kArenaIndex]) return true;
     said = true;
     return PyErr_WarnFormat(
                PyExc_RuntimeWarning, 1,

@@ -36,7 +36,7 @@ Answer unsupported(const Error& error);
 // Flushes {"before": "..."}: what follows may kill this process.
 void announce(std::string_view danger);
 
-Answer strategies();
+Answer inventory();  // the command `strategies`
 Answer lifecycle(const Request& request);
 Answer ceiling(const Request& request);
 Answer idle(const Request& request);

@@ -5,6 +5,7 @@
 #include "experiment.hpp"
 #include "measure.hpp"
 #include "on_stack.hpp"
+#include "strategies/strategies.hpp"
 
 namespace culm::lab {
 
@@ -46,7 +47,7 @@ Answer growth(const Request& request) {
     const std::size_t pages_max = request.limit_bytes / page_bytes();
     if (pages_max < 4) return unsupported("a stack of this limit has no pages to grow by");
     const std::size_t pages = std::min(request.pages.value_or(64), pages_max - 2);
-    StackStrategy& plain = *stack_strategy("bare-mmap").value();
+    StackStrategy& plain = strategies::bare_mmap();
     std::vector<double> own_ns;
     std::vector<double> plain_ns;
     std::vector<double> ratios;

@@ -2,11 +2,12 @@
 #include "experiment.hpp"
 #include "measure.hpp"
 #include "raw_calls.hpp"
+#include "strategies/strategies.hpp"
 
 namespace culm::lab {
 
 Answer locked_memory(const Request& request) {
-    StackStrategy& locked = request.locked ? *request.strategy : locked_on_fault(*request.strategy);
+    StackStrategy& locked = request.locked ? *request.strategy : strategies::locked_on_fault(*request.strategy);
     if (!locked.traits().pointers_stay_valid)
         return unsupported("copying stacks are suspended in the heap, which this does not lock");
     constexpr std::size_t kPages = 8;

@@ -13,6 +13,7 @@
 
 #include "culm/overflow.hpp"
 #include "experiment.hpp"
+#include "strategies/strategies.hpp"
 
 namespace culm::lab {
 
@@ -67,9 +68,9 @@ std::size_t number(std::string_view option, std::string_view text) {
 
 StackStrategy& strategy_named(std::string_view id) {
     if (id == "split") refuse("split stacks have a program of their own: culm-split-stack-probe");
-    const Result<StackStrategy*> found = stack_strategy(id);
-    if (!found) refuse("unknown strategy '" + std::string(id) + "': " + found.error().advice);
-    return *found.value();
+    StackStrategy* found = strategies::find(id);
+    if (found == nullptr) refuse("unknown strategy '" + std::string(id) + "': use one of: " + strategies::ids());
+    return *found;
 }
 
 void take_option(Request& request, std::string_view option, std::string_view text) {
@@ -97,7 +98,7 @@ void take_option(Request& request, std::string_view option, std::string_view tex
 Request request_from(int count, char** words) {
     Request request;
     request.experiment = words[1];
-    request.strategy = stack_strategies().front();
+    request.strategy = strategies::all().front();
     for (int i = 2; i < count; ++i) {
         if (std::strcmp(words[i], "--locked") == 0) {
             request.locked = true;
@@ -107,7 +108,7 @@ Request request_from(int count, char** words) {
         take_option(request, words[i], words[i + 1]);
         ++i;
     }
-    if (request.locked) request.strategy = &locked_on_fault(*request.strategy);
+    if (request.locked) request.strategy = &strategies::locked_on_fault(*request.strategy);
     const std::size_t limit_max = request.strategy->traits().limit_bytes_max;
     if (request.limit_bytes == 0) {
         request.limit_bytes = limit_max == 0 ? kUsualLimitBytes : std::min(limit_max, kUsualLimitBytes);
@@ -142,7 +143,7 @@ int main(int count, char** words) {
     if (count < 2) refuse("name an experiment: culm-stack-probe EXPERIMENT --strategy ID ...; `strategies` lists both");
     set_own_limits();
     const Answer answer = std::strcmp(words[1], "strategies") == 0
-                              ? strategies()
+                              ? inventory()
                               : run(experiment_named(words[1]), request_from(count, words));
     std::puts(answer.object.text().c_str());
     std::fflush(stdout);

@@ -9,6 +9,7 @@
 #include "culm/stack_arena.hpp"
 #include "experiment.hpp"
 #include "measure.hpp"
+#include "strategies/strategies.hpp"
 #include "switches.hpp"
 
 namespace culm::lab {
@@ -34,7 +35,7 @@ Answer switch_cost(const Request& request) {
     if (kind->why_not != nullptr) return unsupported(kind->why_not);
     const std::size_t count = request.count.value_or(1000);
     const bool odd = request.stride == Stride::kOdd;
-    StackStrategy& strategy = *stack_strategy(odd ? "arena" : "bare-mmap").value();
+    StackStrategy& strategy = odd ? *stack_strategies().front() : strategies::bare_mmap();
     const std::size_t limit_bytes = odd ? request.limit_bytes : std::bit_ceil(request.limit_bytes);
     Stacks stacks(strategy);
     if (const Result<void> created = stacks.create(limit_bytes, count); !created) return unsupported(created.error());

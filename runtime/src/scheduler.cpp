@@ -53,7 +53,10 @@ void Scheduler::Parts::unpromise_stack(StackClass size_class, StrategyIndex stra
 }
 
 Result<Fiber*> Scheduler::new_fiber(const Task& task) noexcept {
-    const StrategyIndex strategy = strategy_index(task.strategy == nullptr ? default_stack_strategy() : *task.strategy);
+    const Result<StrategyIndex> index =
+        strategy_index(task.strategy == nullptr ? default_stack_strategy() : *task.strategy);
+    if (!index) return index.error();
+    const StrategyIndex strategy = index.value();
     Parts& parts = *parts_;
     if (!parts.timers.reserve(parts.fibers + parts.unstarted + parts.scopes + 2)) return kNoFiberMemory;
     if (auto promised = parts.promise_stack(task.stack_class, strategy); !promised) return promised.error();

@@ -78,7 +78,7 @@ TEST_CASE("guards by mprotect stop at half of the mappings that are left, with a
 TEST_CASE("stacks that are mappings of their own and guards of the arena share one half of the mappings") {
     const auto end = run_in_child([] {
         culm::override_kernel_features(old_kernel());
-        const culm::StrategyIndex mmap_each = culm::strategy_index(*culm::stack_strategy("mmap").value());
+        const culm::StrategyIndex mmap_each = culm::strategy_index(*culm::stack_strategy("mmap").value()).value();
         culm::StrategyPool pool;
         std::size_t mapped = 0;
         culm::Result<void> reserved;

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "culm/strategy_pool.hpp"
 #include "strategy_subject.hpp"
 
 using culm::GuardMeans;
@@ -54,7 +55,7 @@ bool uses_the_heap(const StackStrategy& strategy) {
 // Runs `body(strategy)` in a child for each strategy that works here, and hands the end to `check(strategy, end)`.
 template <class Body, class Check>
 void for_each_strategy(Body body, Check check) {
-    for (StackStrategy* strategy : culm::stack_strategies()) {
+    for (StackStrategy* strategy : culm::lab::strategies::all()) {
         if (strategy->why_unavailable() != nullptr) {
             MESSAGE("skipped: " << strategy->id() << ": " << strategy->why_unavailable());
             continue;
@@ -280,7 +281,7 @@ TEST_CASE("a stack takes as many mappings as declared") {
         CAPTURE(locked);
         for_each_strategy(
             [locked](StackStrategy& plain) {
-                StackStrategy& strategy = locked ? culm::locked_on_fault(plain) : plain;
+                StackStrategy& strategy = locked ? culm::lab::strategies::locked_on_fault(plain) : plain;
                 std::vector<StrategyStack> stacks(kCount);
                 if (!strategy.prepare_thread()) return 3;
                 const std::size_t before = mappings().size();
@@ -296,7 +297,7 @@ TEST_CASE("a stack takes as many mappings as declared") {
                     MESSAGE("skipped: this process may not lock that much memory");
                     return;
                 }
-                StackStrategy& strategy = locked ? culm::locked_on_fault(plain) : plain;
+                StackStrategy& strategy = locked ? culm::lab::strategies::locked_on_fault(plain) : plain;
                 CAPTURE(end.status);
                 CHECK(end.exited_with(static_cast<int>(strategy.traits().mappings_per_stack)));
             });
@@ -439,19 +440,46 @@ TEST_CASE("the signal stack is as large as this run of the tests was told to mak
     const std::size_t forced = culm::testing::forced_signal_stack_bytes();
     if (forced == 0) return;
     const std::size_t whole_pages = (forced + page_bytes() - 1) / page_bytes() * page_bytes();
-    CHECK(culm::stack_strategy("fixed-small").value()->traits().limit_bytes_max == whole_pages);
+    CHECK(culm::lab::strategies::fixed_small().traits().limit_bytes_max == whole_pages);
 }
 
-TEST_CASE("strategies are found by name, and an unknown one is answered with the list") {
-    for (StackStrategy* strategy : culm::stack_strategies()) {
+TEST_CASE("core lists what fibers can run on, the lab those and more; each is found by its name where it is listed") {
+    const auto of_core = culm::stack_strategies();
+    const auto all = culm::lab::strategies::all();
+    CHECK(std::string(culm::stack_strategy_ids()) == "arena, mmap, fault-handler, malloc");
+    CHECK(culm::lab::strategies::ids() ==
+          "arena, mmap, fault-handler, malloc, bare-mmap, fault-thread, growsdown, one-block, userfaultfd, copying, "
+          "fixed-small");
+    for (StackStrategy* strategy : all) {
+        CAPTURE(std::string(strategy->id()));
+        CHECK(culm::lab::strategies::find(strategy->id()) == strategy);
+        const bool in_core = std::find(of_core.begin(), of_core.end(), strategy) != of_core.end();
+        CHECK(strategy->traits().carries_python == in_core);
         const auto found = culm::stack_strategy(strategy->id());
-        REQUIRE(found);
-        CHECK(found.value() == strategy);
-        CHECK(std::strstr(culm::stack_strategy_ids(), strategy->id()) != nullptr);
+        REQUIRE(bool(found) == in_core);
+        if (in_core) CHECK(found.value() == strategy);
+        if (!in_core) CHECK(found.error().code == EINVAL);
     }
     const auto unknown = culm::stack_strategy("heap-of-sand");
     REQUIRE(!unknown);
     CHECK(unknown.error().code == EINVAL);
-    CHECK(std::strstr(unknown.error().advice, "fault-handler") != nullptr);
-    CHECK(std::strcmp(culm::stack_strategy_ids(true), "arena, mmap, fault-handler, malloc") == 0);
+    CHECK(std::strstr(unknown.error().advice, "arena, mmap, fault-handler, malloc") != nullptr);
+    CHECK(culm::lab::strategies::find("heap-of-sand") == nullptr);
+}
+
+TEST_CASE("only a strategy of core's has an index; the lab's and locked ones are refused with EINVAL and a reason") {
+    const auto of_core = culm::stack_strategies();
+    for (std::size_t i = 0; i < of_core.size(); ++i) {
+        const auto index = culm::strategy_index(*of_core[i]);
+        REQUIRE(index);
+        CHECK(index.value() == i);
+    }
+    CHECK(&culm::lab::strategies::locked_on_fault(*of_core[0]) != of_core[0]);
+    for (StackStrategy* strategy : {&culm::lab::strategies::locked_on_fault(*of_core[0]),
+                                    &culm::lab::strategies::bare_mmap(), &culm::lab::strategies::fixed_small()}) {
+        const auto refused = culm::strategy_index(*strategy);
+        REQUIRE(!refused);
+        CHECK(refused.error().code == EINVAL);
+        CHECK(std::strstr(refused.error().advice, "stack_strategies()") != nullptr);
+    }
 }

@@ -18,12 +18,13 @@ using culm::testing::poke;
 using culm::testing::present_bytes;
 using culm::testing::run_in_child;
 using culm::testing::touch_down;
+namespace strategies = culm::lab::strategies;
 
 namespace {
 
 constexpr int kNoneLeft = 100;
 
-StackStrategy& named(const char* id) { return *culm::stack_strategy(id).value(); }
+StackStrategy& named(const char* id) { return *strategies::find(id); }
 
 // Makes, deepens, shrinks and destroys some stacks; false when anything was refused.
 bool use_stacks(StackStrategy& strategy) {
@@ -70,7 +71,7 @@ void set_limit(int what, rlim_t bytes) {
 }  // namespace
 
 TEST_CASE("each call of each strategy fails in turn: an error, nothing lost, and the next attempt works") {
-    for (StackStrategy* strategy : culm::stack_strategies()) {
+    for (StackStrategy* strategy : strategies::all()) {
         if (strategy->why_unavailable() != nullptr) continue;
         if (!CULM_KERNEL_IS_REAL && strategy->traits().guard == culm::GuardMeans::kGap) continue;
         CAPTURE(std::string(strategy->id()));
@@ -128,7 +129,7 @@ TEST_CASE("locking beyond RLIMIT_MEMLOCK is refused, and nothing is kept") {
         // Root may lock without a limit, so be nobody.
         set_limit(RLIMIT_MEMLOCK, std::size_t{1} << 20);
         if (geteuid() == 0 && setresuid(65534, 65534, 65534) != 0) return 77;
-        StackStrategy& locked = culm::locked_on_fault(named("bare-mmap"));
+        StackStrategy& locked = strategies::locked_on_fault(named("bare-mmap"));
         std::vector<StrategyStack> stacks(4);
         const auto created = locked.create(std::size_t{512} << 10, stacks);
         if (created) return 1;
@@ -147,7 +148,7 @@ TEST_CASE("locking beyond RLIMIT_MEMLOCK is refused, and nothing is kept") {
 TEST_CASE("locked stacks keep their pages from MADV_DONTNEED and guards, and give them back through shrink") {
     if (!CULM_KERNEL_IS_REAL) return;
     const ChildEnd end = run_in_child([] {
-        StackStrategy& locked = culm::locked_on_fault(named("arena"));
+        StackStrategy& locked = strategies::locked_on_fault(named("arena"));
         std::vector<StrategyStack> stacks(1);
         if (!locked.create(std::size_t{1} << 20, stacks)) return 77;
         const std::size_t deep = std::size_t{64} << 10;

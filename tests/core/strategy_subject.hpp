@@ -20,7 +20,8 @@
 #include "culm/kernel.hpp"
 #include "culm/overflow.hpp"
 #include "culm/stack_strategy.hpp"
-#include "strategy/fixed_small.hpp"
+#include "strategies/fixed_small.hpp"
+#include "strategies/strategies.hpp"
 
 namespace culm::testing {
 
@@ -33,7 +34,7 @@ inline std::size_t forced_signal_stack_bytes() {
 // The strategy must know before its size is first asked for.
 inline const bool kSignalStackIsForced = [] {
     const std::size_t bytes = forced_signal_stack_bytes();
-    if (bytes != 0) strategy::override_signal_stack_bytes(bytes);
+    if (bytes != 0) lab::strategies::override_signal_stack_bytes(bytes);
     return bytes != 0;
 }();
 

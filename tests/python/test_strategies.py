@@ -5,17 +5,19 @@ What changes the whole process (the overcommit mode, a warning that is given onc
 
 import faulthandler
 import gc
+import json
 import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import culm
 
 CARRIERS = ["arena", "mmap", "fault-handler", "malloc"]
-OTHERS = ["bare-mmap", "fault-thread", "growsdown", "one-block", "userfaultfd", "copying", "fixed-small"]
+OTHERS = ["bare-mmap", "fault-thread", "growsdown", "one-block", "userfaultfd", "copying", "fixed-small", "split"]
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +107,16 @@ def test_an_unknown_strategy_is_answered_with_those_there_are():
 def test_a_strategy_that_cannot_carry_python_is_refused(strategy):
     with pytest.raises(ValueError, match=r"cannot safely carry Python.*use one of arena, mmap"):
         culm.spawn(os.getpid, strategy=strategy)
+
+
+def test_the_lab_lists_those_and_no_others():
+    program = Path(culm.__file__).parent / "lab" / "bin" / "culm-stack-probe"
+    if not program.exists():
+        pytest.skip("built without the lab")
+    answer = subprocess.run([program, "strategies"], capture_output=True, text=True, timeout=60, check=True)
+    listed = {each["id"]: each["declares"]["carries_python"] for each in json.loads(answer.stdout)["strategies"]}
+    assert [name for name, carries in listed.items() if carries] == CARRIERS
+    assert {name for name, carries in listed.items() if not carries} == set(OTHERS)
 
 
 @pytest.mark.parametrize("strategy", [1, b"arena", ["arena"]])

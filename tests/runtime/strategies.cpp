@@ -61,7 +61,7 @@ TEST_CASE("fibers of each strategy go deep, switch among each other, and finish"
             }
             for (auto& handle : handles) handle.join();
             if (live != 0) return 1;
-            if (handles[0].fiber().stack_strategy() != culm::strategy_index(named(id))) return 2;
+            if (handles[0].fiber().stack_strategy() != culm::strategy_index(named(id)).value()) return 2;
             handles.clear();
             // What is over is used again: no stack is made for the next.
             for (int i = 0; i < 1000; ++i) spawn_on(id, StackClass::k1M, [] { go_down(10); }).join();
@@ -72,6 +72,45 @@ TEST_CASE("fibers of each strategy go deep, switch among each other, and finish"
         CAPTURE(end.stderr_text);
         CHECK(end.exited_with(0));
     }
+}
+
+namespace {
+
+// A strategy that a program has written for itself. The runtime has no place to keep its stacks.
+class Foreign final : public StackStrategy {
+public:
+    const char* id() const noexcept override { return "foreign"; }
+    const char* name() const noexcept override { return "foreign"; }
+    const char* summary() const noexcept override { return "Makes nothing."; }
+    const culm::StrategyTraits& traits() const noexcept override { return traits_; }
+    void destroy(std::span<const culm::StrategyStack>) noexcept override {}
+    std::size_t shrink(std::span<const culm::SuspendedStrategyStack>) noexcept override { return 0; }
+
+private:
+    culm::Result<void> create_rounded(std::size_t, std::span<culm::StrategyStack>) noexcept override {
+        return culm::Error{ENOMEM, "make a stack", "do not"};
+    }
+    culm::StrategyTraits traits_;
+};
+
+}  // namespace
+
+TEST_CASE("a strategy that the runtime does not know is refused with EINVAL and a reason") {
+    const auto end = run_in_child([] {
+        static Foreign foreign;
+        culm::SpawnOptions options;
+        options.strategy = &foreign;
+        const auto refused = culm::try_spawn([] {}, options);
+        if (refused) return 1;
+        if (refused.error().code != EINVAL) return 2;
+        if (std::strstr(refused.error().advice, "stack_strategies()") == nullptr) return 3;
+        // Nothing is lost by the refusal.
+        options.strategy = &named("mmap");
+        culm::spawn([] {}, options).join();
+        return Scheduler::close_current() ? 0 : 4;
+    });
+    CAPTURE(end.status);
+    CHECK(end.exited_with(0));
 }
 
 TEST_CASE("a promise of a stack that is not redeemed goes back to its strategy") {
@@ -158,7 +197,7 @@ TEST_CASE("under strict overcommit a fiber that asks for nothing gets a stack th
         culm::override_kernel_features(features);
         if (&culm::default_stack_strategy() != &named("fault-handler")) return 1;
         auto handle = culm::spawn([] { go_down(200); });
-        if (handle.fiber().stack_strategy() != culm::strategy_index(named("fault-handler"))) return 2;
+        if (handle.fiber().stack_strategy() != culm::strategy_index(named("fault-handler")).value()) return 2;
         handle.join();
         // Who asks for the arena gets it, charged in full.
         return spawn_on("arena", StackClass::k256K, [] { go_down(20); }).fiber().stack_strategy() == culm::kArenaIndex

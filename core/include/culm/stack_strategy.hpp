@@ -1,10 +1,10 @@
-// Every way to allocate a stack, behind one interface, with what each can and cannot do declared beside it.
+// Ways to allocate a stack, behind one interface, with what each can and cannot do declared beside it.
 //
-// The arena is what culm uses; the others are real and runnable so that they can be measured and compared (culm lab),
-// and so that a program may choose another (spawn with a strategy). What a strategy declares is proven by
-// tests/core/strategies*.cpp, the failures included.
-// Invariant: a stack that create() handed out is usable over all of [limit, base) by code that runs on it, in the way
-// the traits say, until destroy().
+// The arena is what fibers get unless a program chooses another of those listed here (spawn with a strategy). More
+// ways, which are there to be measured and which no fiber can run on, are in lab/strategies, behind the same interface.
+// What a strategy declares is proven by tests/core/strateg*.cpp, the failures included. Invariant: a stack that
+// create() handed out is usable over all of [limit, base) by code that runs on it, in the way the traits say, until
+// destroy().
 #pragma once
 
 #include <cstddef>
@@ -114,15 +114,11 @@ protected:
     virtual Result<void> create_rounded(std::size_t limit_bytes, std::span<StrategyStack> stacks) noexcept = 0;
 };
 
-// All of them, the default first.
+// Those that a fiber can run on, the default first.
 std::span<StackStrategy* const> stack_strategies() noexcept;
 // EINVAL for an unknown one; the advice lists those there are.
 Result<StackStrategy*> stack_strategy(std::string_view id) noexcept;
-// "arena, mmap, fault-handler, ...", for error messages; of those that carry Python only, if asked.
-const char* stack_strategy_ids(bool carries_python_only = false) noexcept;
-
-// The same strategy with the memory of its stacks locked as it arrives (MLOCK_ONFAULT): never swapped out.
-// One object per strategy, made at the first call.
-StackStrategy& locked_on_fault(StackStrategy& strategy) noexcept;
+// "arena, mmap, ...": their names, for error messages.
+const char* stack_strategy_ids() noexcept;
 
 }  // namespace culm

@@ -19,7 +19,8 @@ namespace culm {
 // Which strategy a stack is of, in a byte: its place in stack_strategies(). 0 is the arena.
 using StrategyIndex = std::uint8_t;
 inline constexpr StrategyIndex kArenaIndex = 0;
-StrategyIndex strategy_index(const StackStrategy& strategy) noexcept;
+// EINVAL for a strategy that is not in that list: no fiber can run on its stacks.
+Result<StrategyIndex> strategy_index(const StackStrategy& strategy) noexcept;
 
 // What fibers get that ask for no strategy: the arena, or under strict overcommit, where the arena cannot reserve, the
 // one that is charged for what it uses only.

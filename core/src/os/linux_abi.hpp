@@ -9,12 +9,10 @@
 
 namespace culm::os::linux_abi {
 
-inline constexpr int kMadvGuardInstall = 102;       // Linux 6.13
-inline constexpr int kMadvGuardRemove = 103;        // the same
-inline constexpr int kMadvDontneedLocked = 24;      // Linux 5.18
-inline constexpr int kUserfaultfdUserModeOnly = 1;  // Linux 5.11
-inline constexpr int kPidfdSelfProcess = -10001;    // Linux 6.14
-inline constexpr long kSysPidfdOpen = 434;          // the same on every architecture
+inline constexpr int kMadvGuardInstall = 102;     // Linux 6.13
+inline constexpr int kMadvGuardRemove = 103;      // the same
+inline constexpr int kPidfdSelfProcess = -10001;  // Linux 6.14
+inline constexpr long kSysPidfdOpen = 434;        // the same on every architecture
 inline constexpr long kSysProcessMadvise = 440;
 
 // struct page_region and struct pm_scan_arg of linux/fs.h, Linux 6.7.

@@ -114,6 +114,13 @@ int os::set_access(Range range, Access access) noexcept {
     return mprotect(range.start, range.bytes, access_flags(access)) == 0 ? 0 : errno;
 }
 
+int os::reserve_again(Range range) noexcept {
+    if (const int error = injected_error()) return error;
+    void* start = mmap(range.start, range.bytes, PROT_NONE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK | MAP_FIXED, -1, 0);
+    return start == MAP_FAILED ? errno : 0;
+}
+
 int os::install_guard(Range range) noexcept { return advise(range, linux_abi::kMadvGuardInstall); }
 
 int os::remove_guard(Range range) noexcept { return advise(range, linux_abi::kMadvGuardRemove); }

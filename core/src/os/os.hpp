@@ -33,6 +33,8 @@ std::byte* reserve(std::size_t bytes, Access access, int& error) noexcept;
 // Gives address space back. Not subject to fault injection: nobody could do anything about a failure.
 void release(Range range) noexcept;
 int set_access(Range range, Access access) noexcept;
+// Makes part of a reservation as good as new: no access, no memory, no commit charge. One call.
+int reserve_again(Range range) noexcept;
 
 int install_guard(Range range) noexcept;  // a marker in the page table; no mapping of its own
 int remove_guard(Range range) noexcept;   // nothing to do where there is no marker

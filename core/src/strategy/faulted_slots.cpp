@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <new>
 
-#include "os/growth.hpp"
 #include "stack/capacity.hpp"
 #include "strategy/strategy.hpp"
 

@@ -3,62 +3,56 @@
 // Invariant: the order here is the order in which tools and error messages show them; the first is the default.
 #include "strategy/strategy.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 
+#include "culm/strategy_pool.hpp"
 #include "stack/discard.hpp"
 
 namespace culm {
 
 namespace {
 
-constexpr std::size_t kStrategyCount = 11;
 constexpr std::size_t kAddressSpaceBytes = std::size_t{1} << 46;
 
-const std::array<StackStrategy*, kStrategyCount>& all() noexcept {
-    static const std::array<StackStrategy*, kStrategyCount> strategies = {
-        &strategy::arena(),        &strategy::lazy_mmap(), &strategy::bare_mmap(),   &strategy::fault_handler(),
-        &strategy::fault_thread(), &strategy::growsdown(), &strategy::heap(),        &strategy::one_block(),
-        &strategy::userfaultfd(),  &strategy::copying(),   &strategy::fixed_small(),
-    };
+const std::array<StackStrategy*, 4>& all() noexcept {
+    static const std::array<StackStrategy*, 4> strategies = {&strategy::arena(), &strategy::lazy_mmap(),
+                                                             &strategy::fault_handler(), &strategy::heap()};
     return strategies;
 }
 
-// "a, b, c", put together once.
+// `before`, then the names of all strategies with commas between them. Put together once; lives for ever.
 class IdList {
 public:
-    explicit IdList(bool carries_python_only) noexcept {
+    explicit IdList(const char* before) noexcept {
+        append(before);
         for (const StackStrategy* one : all()) {
-            if (carries_python_only && !one->traits().carries_python) continue;
-            if (text_[0] != '\0') std::strncat(text_, ", ", sizeof(text_) - std::strlen(text_) - 1);
-            std::strncat(text_, one->id(), sizeof(text_) - std::strlen(text_) - 1);
+            if (one != all().front()) append(", ");
+            append(one->id());
         }
     }
     const char* text() const noexcept { return text_; }
 
 private:
-    char text_[256] = {};
+    void append(const char* more) noexcept { std::strncat(text_, more, sizeof(text_) - std::strlen(text_) - 1); }
+
+    char text_[128] = {};
 };
 
 const char* advice_on_unknown() noexcept {
-    static const auto advice = [] {
-        std::array<char, 320> text{};
-        std::strncat(text.data(), "use one of: ", text.size() - 1);
-        std::strncat(text.data(), stack_strategy_ids(), text.size() - std::strlen(text.data()) - 1);
-        return text;
-    }();
-    return advice.data();
+    static const IdList advice("use one of: ");
+    return advice.text();
 }
 
 }  // namespace
 
 std::span<StackStrategy* const> stack_strategies() noexcept { return all(); }
 
-const char* stack_strategy_ids(bool carries_python_only) noexcept {
-    static const IdList every(false);
-    static const IdList carriers(true);
-    return (carries_python_only ? carriers : every).text();
+const char* stack_strategy_ids() noexcept {
+    static const IdList ids("");
+    return ids.text();
 }
 
 Result<StackStrategy*> stack_strategy(std::string_view id) noexcept {
@@ -66,6 +60,16 @@ Result<StackStrategy*> stack_strategy(std::string_view id) noexcept {
         if (id == one->id()) return one;
     }
     return Error{EINVAL, "find a stack strategy of that name", advice_on_unknown()};
+}
+
+Result<StrategyIndex> strategy_index(const StackStrategy& strategy) noexcept {
+    const auto found = std::find(all().begin(), all().end(), &strategy);
+    if (found == all().end()) {
+        return Error{
+            EINVAL, "run a fiber on a stack of that strategy",
+            "take a strategy from stack_strategies(); others, such as those of the lab, are for measuring only"};
+    }
+    return static_cast<StrategyIndex>(found - all().begin());
 }
 
 Result<void> StackStrategy::create(std::size_t limit_bytes, std::span<StrategyStack> stacks) noexcept {

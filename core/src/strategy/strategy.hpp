@@ -1,7 +1,8 @@
-// What the ways of allocating a stack have in common: the list of them, errors, and rounding.
+// What the ways of allocating a stack have in common: errors, rounding, mapping and discarding.
 //
 // Each strategy is one file; it defines a final class in an unnamed namespace, with its traits as a constant, and one
-// function that returns the only object. Invariant: those objects are never destroyed.
+// function that returns the only object. Those that a fiber may run on are here; the others, which are there to be
+// measured, are in lab/strategies and use this header too. Invariant: those objects are never destroyed.
 #pragma once
 
 #include <cstddef>
@@ -16,15 +17,8 @@ namespace culm::strategy {
 
 StackStrategy& arena() noexcept;
 StackStrategy& lazy_mmap() noexcept;
-StackStrategy& bare_mmap() noexcept;
 StackStrategy& fault_handler() noexcept;
-StackStrategy& fault_thread() noexcept;
-StackStrategy& growsdown() noexcept;
 StackStrategy& heap() noexcept;
-StackStrategy& one_block() noexcept;
-StackStrategy& userfaultfd() noexcept;
-StackStrategy& copying() noexcept;
-StackStrategy& fixed_small() noexcept;
 
 inline std::size_t round_up(std::size_t bytes, std::size_t unit) noexcept { return (bytes + unit - 1) / unit * unit; }
 
@@ -33,14 +27,16 @@ inline std::byte* page_floor(const void* address) noexcept {
     return reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(address) / page_bytes * page_bytes);
 }
 
-// No memory, no addresses or no mappings: the kernel says ENOMEM to all three.
+// The error of a strategy that could not make a stack. The kernel answers ENOMEM whether memory, addresses or mappings
+// have run out, so the advice names all three.
 inline Error no_stack(int error) noexcept {
     return {error, "make a stack",
             "use a smaller limit or fewer stacks, or raise what has run out: vm.max_map_count (mappings), ulimit -v "
             "(address space), or memory"};
 }
 
-// From where a suspended stack may lose its memory: the red zone and a spare page stay. Null: nothing to lose.
+// The end of what a suspended stack does not need: below its red zone and one spare page, which stays so that the next
+// call does not fault. Null when nothing lies below that.
 inline std::byte* discard_end(const SuspendedStrategyStack& suspended) noexcept {
     const auto* sp = static_cast<const std::byte*>(suspended.sp);
     const StrategyStack& stack = *suspended.stack;

@@ -7,6 +7,7 @@
 #include <cassert>
 #include <cerrno>
 
+#include "culm/check.hpp"
 #include "culm/kernel.hpp"
 #include "stack/capacity.hpp"
 #include "stack/mapping_budget.hpp"
@@ -19,7 +20,11 @@ namespace {
 constexpr std::size_t kFreeMax = 64;   // unpromised free stacks of a shelf
 constexpr std::size_t kWarmPages = 4;  // that a free stack keeps
 
-StackStrategy& strategy_at(StrategyIndex index) noexcept { return *stack_strategies()[index]; }
+StackStrategy& strategy_at(StrategyIndex index) noexcept {
+    const auto all = stack_strategies();
+    check(index < all.size(), "StrategyPool takes indexes that strategy_index() gave, and this is none of them");
+    return *all[index];
+}
 
 Result<void> charge_mappings(const StackStrategy& strategy) noexcept {
     if (stack::charge_mappings(strategy.traits().mappings_per_stack)) return {};
@@ -33,11 +38,6 @@ void refund_mappings(const StackStrategy& strategy, std::size_t stacks) noexcept
 }
 
 }  // namespace
-
-StrategyIndex strategy_index(const StackStrategy& strategy) noexcept {
-    const auto all = stack_strategies();
-    return static_cast<StrategyIndex>(std::find(all.begin(), all.end(), &strategy) - all.begin());
-}
 
 StackStrategy& default_stack_strategy() noexcept {
     return kernel_features().overcommit_mode == 2 ? strategy::fault_handler() : strategy::arena();

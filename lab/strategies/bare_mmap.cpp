@@ -1,9 +1,10 @@
 // One lazily touched mapping per stack and nothing below it: the naive baseline.
 //
 // Neighbours merge into one mapping, so there is no ceiling; and an overflow runs on into the neighbour.
+#include "strategies/strategies.hpp"
 #include "strategy/mapping_each.hpp"
 
-namespace culm {
+namespace culm::lab::strategies {
 
 namespace {
 
@@ -31,9 +32,9 @@ public:
 
 }  // namespace
 
-StackStrategy& strategy::bare_mmap() noexcept {
+StackStrategy& bare_mmap() noexcept {
     static BareMmap only;
     return only;
 }
 
-}  // namespace culm
+}  // namespace culm::lab::strategies

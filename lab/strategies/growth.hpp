@@ -1,7 +1,7 @@
-// The part of the door to the operating system that only some ways of growing a stack need: mappings that grow down,
-// locked memory, userfaultfd, a thread that resolves faults.
+// The calls of the operating system that only the lab's strategies need: mappings that grow down, locked memory,
+// userfaultfd, and a thread that answers faults. What they share with core's strategies is in core/src/os.
 //
-// As in os.hpp: 0 or an errno unless said otherwise, no policy, nothing allocated from the heap.
+// Functions return 0 or an errno unless they say otherwise, decide nothing, and allocate nothing from the heap.
 #pragma once
 
 #include <atomic>
@@ -9,9 +9,11 @@
 
 #include "os/os.hpp"
 
-namespace culm::os {
+namespace culm::lab::strategies {
 
-// --- mappings -------------------------------------------------------------------------------------------------------
+using os::Range;
+
+// --- mappings ---
 
 // As reserve(), without access, at `wanted` if that is free, elsewhere if not. Null: anywhere.
 std::byte* reserve_near(std::byte* wanted, std::size_t bytes, int& error) noexcept;
@@ -21,16 +23,14 @@ int map_growing_down(Range range) noexcept;
 std::size_t growing_down_bytes_max() noexcept;
 // Whether all of `range` is mapped, by anybody.
 bool is_mapped(Range range) noexcept;
-// Makes part of a reservation as good as new: no access, no memory, no commit charge. One call.
-int reserve_again(Range range) noexcept;
 
-// --- locked memory --------------------------------------------------------------------------------------------------
+// --- locked memory ---
 
 int lock_on_fault(Range range) noexcept;  // mlock2(MLOCK_ONFAULT)
-void unlock(Range range) noexcept;
+void unlock_memory(Range range) noexcept;
 int discard_locked(Range range) noexcept;  // MADV_DONTNEED_LOCKED, Linux 5.18
 
-// --- userfaultfd ----------------------------------------------------------------------------------------------------
+// --- userfaultfd ---
 
 // A descriptor, or -1 with the reason in `error`. Faults of the kernel itself are reported too unless user_mode_only.
 int open_userfaultfd(bool user_mode_only, int& error) noexcept;
@@ -40,7 +40,7 @@ bool next_missing_page(int fd, void*& address) noexcept;
 int fill_missing_page(int fd, void* page, std::size_t page_bytes) noexcept;  // with zeroes; wakes who waits
 void close_descriptor(int fd) noexcept;
 
-// --- a thread and how a signal handler talks to it ------------------------------------------------------------------
+// --- a thread and how a signal handler talks to it ---
 
 // Starts a detached thread that takes no signals.
 int start_thread(void* (*run)(void*), void* argument) noexcept;
@@ -52,6 +52,4 @@ bool read_whole(int fd, void* content, std::size_t bytes) noexcept;
 void wait_while_equal(std::atomic<int>& word, int old) noexcept;
 void wake_waiters(std::atomic<int>& word) noexcept;
 
-std::size_t signal_stack_bytes_min() noexcept;  // what the C library says an alternate signal stack needs
-
-}  // namespace culm::os
+}  // namespace culm::lab::strategies

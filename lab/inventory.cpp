@@ -6,6 +6,7 @@
 
 #include "culm/kernel.hpp"
 #include "experiment.hpp"
+#include "strategies/strategies.hpp"
 #include "switches.hpp"
 
 namespace culm::lab {
@@ -122,7 +123,7 @@ JsonObject kernel() {
     const KernelFeatures& features = kernel_features();
     utsname system{};
     uname(&system);
-    const StackStrategy& userfaultfd = *stack_strategy("userfaultfd").value();
+    const StackStrategy& userfaultfd = strategies::userfaultfd();
     const char* no_uffd = userfaultfd.why_unavailable();
     const bool user_only = userfaultfd.traits().kernel_may_write == KernelWrites::kNo;
     JsonObject object;
@@ -141,9 +142,9 @@ JsonObject kernel() {
 
 }  // namespace
 
-Answer strategies() {
+Answer inventory() {
     std::vector<JsonObject> listed;
-    for (const StackStrategy* strategy : stack_strategies()) listed.push_back(described(*strategy));
+    for (const StackStrategy* strategy : strategies::all()) listed.push_back(described(*strategy));
     listed.push_back(split_stacks());
     std::vector<JsonObject> switched;
     for (const SwitchKind& kind : switch_kinds()) {

@@ -7,10 +7,11 @@
 #include <cerrno>
 #include <mutex>
 
-#include "os/growth.hpp"
+#include "strategies/growth.hpp"
+#include "strategies/strategies.hpp"
 #include "strategy/mapping_each.hpp"
 
-namespace culm {
+namespace culm::lab::strategies {
 
 namespace {
 
@@ -61,11 +62,11 @@ private:
         static const Probe found = [] {
             Probe result;
             int error = 0;
-            int fd = os::open_userfaultfd(false, error);
+            int fd = open_userfaultfd(false, error);
             result.user_mode_only = fd < 0;
-            if (fd < 0) fd = os::open_userfaultfd(true, error);
+            if (fd < 0) fd = open_userfaultfd(true, error);
             if (fd >= 0) {
-                os::close_descriptor(fd);
+                close_descriptor(fd);
             } else if (error == ENOSYS) {
                 result.why_not = "this kernel has no userfaultfd";
             } else {
@@ -80,7 +81,7 @@ private:
 
     Result<void> begin() noexcept override { return start_monitor(); }
     int mapped(os::Range stack) noexcept override {
-        return os::watch_missing_pages(fd_.load(std::memory_order_relaxed), stack);
+        return watch_missing_pages(fd_.load(std::memory_order_relaxed), stack);
     }
 
     static Error refused(int error) noexcept {
@@ -95,13 +96,13 @@ private:
         static const int hooked = os::at_fork(nullptr, nullptr, [] { only_->forget_monitor(); });
         if (hooked != 0) return refused(hooked);
         int error = 0;
-        const int fd = os::open_userfaultfd(probe().user_mode_only, error);
+        const int fd = open_userfaultfd(probe().user_mode_only, error);
         if (fd < 0) return refused(error);
         fd_.store(fd, std::memory_order_release);
-        error = os::start_thread(&UserFaultFd::monitor, this);
+        error = start_thread(&UserFaultFd::monitor, this);
         if (error == 0) return {};
         fd_.store(-1, std::memory_order_release);
-        os::close_descriptor(fd);
+        close_descriptor(fd);
         return refused(error);
     }
 
@@ -111,10 +112,10 @@ private:
         const int fd = strategy->fd_.load(std::memory_order_acquire);
         const std::size_t page_bytes = kernel_features().page_bytes;
         void* address = nullptr;
-        while (os::next_missing_page(fd, address)) {
+        while (next_missing_page(fd, address)) {
             strategy->faults_.fetch_add(1, std::memory_order_relaxed);
             // A refusal wakes whoever waits, and the fault is reported again.
-            static_cast<void>(os::fill_missing_page(fd, strategy::page_floor(address), page_bytes));
+            static_cast<void>(fill_missing_page(fd, strategy::page_floor(address), page_bytes));
         }
         return nullptr;
     }
@@ -122,7 +123,7 @@ private:
     // In the child of a fork: what it inherited watches the parent's memory.
     void forget_monitor() noexcept {
         const int inherited = fd_.exchange(-1);
-        if (inherited >= 0) os::close_descriptor(inherited);
+        if (inherited >= 0) close_descriptor(inherited);
     }
 
     static inline UserFaultFd* only_ = nullptr;
@@ -133,9 +134,9 @@ private:
 
 }  // namespace
 
-StackStrategy& strategy::userfaultfd() noexcept {
+StackStrategy& userfaultfd() noexcept {
     static UserFaultFd only;
     return only;
 }
 
-}  // namespace culm
+}  // namespace culm::lab::strategies

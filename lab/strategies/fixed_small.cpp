@@ -2,14 +2,17 @@
 //
 // Nothing ever faults on it, so signal handlers may run there; and nothing of any depth can.
 // Invariant: every page of it is present from creation to destruction.
-#include "strategy/fixed_small.hpp"
+#include "strategies/fixed_small.hpp"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <atomic>
 
-#include "os/growth.hpp"
+#include "strategies/strategies.hpp"
 #include "strategy/mapping_each.hpp"
 
-namespace culm {
+namespace culm::lab::strategies {
 
 namespace {
 
@@ -17,7 +20,9 @@ constinit std::atomic<std::size_t> overriding_bytes{0};  // 0: as the C library 
 
 std::size_t signal_stack_bytes() noexcept {
     const std::size_t overriding = overriding_bytes.load(std::memory_order_relaxed);
-    return overriding != 0 ? overriding : os::signal_stack_bytes_min();
+    if (overriding != 0) return overriding;
+    constexpr long kOnceEnough = 8192;
+    return static_cast<std::size_t>(std::max(kOnceEnough, sysconf(_SC_SIGSTKSZ)));
 }
 
 StrategyTraits declared() noexcept {
@@ -58,13 +63,13 @@ private:
 
 }  // namespace
 
-void strategy::override_signal_stack_bytes(std::size_t bytes) noexcept {
+void override_signal_stack_bytes(std::size_t bytes) noexcept {
     overriding_bytes.store(bytes, std::memory_order_relaxed);
 }
 
-StackStrategy& strategy::fixed_small() noexcept {
+StackStrategy& fixed_small() noexcept {
     static FixedSmall only;
     return only;
 }
 
-}  // namespace culm
+}  // namespace culm::lab::strategies

@@ -11,22 +11,25 @@
 #include <cstdint>
 
 #include "os/fault_injection.hpp"
-#include "os/growth.hpp"
-#include "os/linux_abi.hpp"
+#include "strategies/growth.hpp"
 
-namespace culm {
+namespace culm::lab::strategies {
 
 namespace {
 
 constexpr int kAnonymous = MAP_PRIVATE | MAP_ANONYMOUS;
+
+// Numbers that are newer than the headers we may be built with. They never change.
+constexpr int kMadvDontneedLocked = 24;      // Linux 5.18
+constexpr int kUserfaultfdUserModeOnly = 1;  // Linux 5.11
 
 // What the kernel copies into a missing page. Never written, so it costs no memory.
 alignas(4096) constinit std::byte zeroes[65536] = {};
 
 }  // namespace
 
-std::byte* os::reserve_near(std::byte* wanted, std::size_t bytes, int& error) noexcept {
-    error = injected_error();
+std::byte* reserve_near(std::byte* wanted, std::size_t bytes, int& error) noexcept {
+    error = os::injected_error();
     if (error != 0) return nullptr;
     void* start = mmap(wanted, bytes, PROT_NONE, kAnonymous | MAP_NORESERVE, -1, 0);
     if (start != MAP_FAILED) return static_cast<std::byte*>(start);
@@ -34,8 +37,8 @@ std::byte* os::reserve_near(std::byte* wanted, std::size_t bytes, int& error) no
     return nullptr;
 }
 
-int os::map_growing_down(Range range) noexcept {
-    if (const int error = injected_error()) return error;
+int map_growing_down(Range range) noexcept {
+    if (const int error = os::injected_error()) return error;
     void* start = mmap(range.start, range.bytes, PROT_READ | PROT_WRITE,
                        kAnonymous | MAP_STACK | MAP_GROWSDOWN | MAP_FIXED_NOREPLACE, -1, 0);
     if (start == MAP_FAILED) return errno;
@@ -44,37 +47,31 @@ int os::map_growing_down(Range range) noexcept {
     return EEXIST;
 }
 
-std::size_t os::growing_down_bytes_max() noexcept {
+std::size_t growing_down_bytes_max() noexcept {
     rlimit limit{};
     if (getrlimit(RLIMIT_STACK, &limit) != 0) return 0;
     return limit.rlim_cur == RLIM_INFINITY ? SIZE_MAX : static_cast<std::size_t>(limit.rlim_cur);
 }
 
 // The advice is the default; the kernel says ENOMEM when part of the range is no mapping.
-bool os::is_mapped(Range range) noexcept { return madvise(range.start, range.bytes, MADV_NORMAL) == 0; }
+bool is_mapped(Range range) noexcept { return madvise(range.start, range.bytes, MADV_NORMAL) == 0; }
 
-int os::reserve_again(Range range) noexcept {
-    if (const int error = injected_error()) return error;
-    void* start = mmap(range.start, range.bytes, PROT_NONE, kAnonymous | MAP_NORESERVE | MAP_STACK | MAP_FIXED, -1, 0);
-    return start == MAP_FAILED ? errno : 0;
-}
-
-int os::lock_on_fault(Range range) noexcept {
-    if (const int error = injected_error()) return error;
+int lock_on_fault(Range range) noexcept {
+    if (const int error = os::injected_error()) return error;
     return mlock2(range.start, range.bytes, MLOCK_ONFAULT) == 0 ? 0 : errno;
 }
 
-void os::unlock(Range range) noexcept { munlock(range.start, range.bytes); }
+void unlock_memory(Range range) noexcept { munlock(range.start, range.bytes); }
 
-int os::discard_locked(Range range) noexcept {
-    if (const int error = injected_error()) return error;
-    return madvise(range.start, range.bytes, linux_abi::kMadvDontneedLocked) == 0 ? 0 : errno;
+int discard_locked(Range range) noexcept {
+    if (const int error = os::injected_error()) return error;
+    return madvise(range.start, range.bytes, kMadvDontneedLocked) == 0 ? 0 : errno;
 }
 
-int os::open_userfaultfd(bool user_mode_only, int& error) noexcept {
-    error = injected_error();
+int open_userfaultfd(bool user_mode_only, int& error) noexcept {
+    error = os::injected_error();
     if (error != 0) return -1;
-    const int flags = O_CLOEXEC | (user_mode_only ? linux_abi::kUserfaultfdUserModeOnly : 0);
+    const int flags = O_CLOEXEC | (user_mode_only ? kUserfaultfdUserModeOnly : 0);
     const int fd = static_cast<int>(syscall(SYS_userfaultfd, flags));
     uffdio_api api{};
     api.api = UFFD_API;
@@ -84,8 +81,8 @@ int os::open_userfaultfd(bool user_mode_only, int& error) noexcept {
     return -1;
 }
 
-int os::watch_missing_pages(int fd, Range range) noexcept {
-    if (const int error = injected_error()) return error;
+int watch_missing_pages(int fd, Range range) noexcept {
+    if (const int error = os::injected_error()) return error;
     uffdio_register wanted{};
     wanted.range.start = reinterpret_cast<std::uintptr_t>(range.start);
     wanted.range.len = range.bytes;
@@ -93,7 +90,7 @@ int os::watch_missing_pages(int fd, Range range) noexcept {
     return ioctl(fd, UFFDIO_REGISTER, &wanted) == 0 ? 0 : errno;
 }
 
-bool os::next_missing_page(int fd, void*& address) noexcept {
+bool next_missing_page(int fd, void*& address) noexcept {
     for (;;) {
         uffd_msg message{};
         const ssize_t got = read(fd, &message, sizeof(message));
@@ -105,7 +102,7 @@ bool os::next_missing_page(int fd, void*& address) noexcept {
     }
 }
 
-int os::fill_missing_page(int fd, void* page, std::size_t page_bytes) noexcept {
+int fill_missing_page(int fd, void* page, std::size_t page_bytes) noexcept {
     uffdio_copy copy{};
     copy.dst = reinterpret_cast<std::uintptr_t>(page);
     copy.src = reinterpret_cast<std::uintptr_t>(zeroes);
@@ -118,6 +115,6 @@ int os::fill_missing_page(int fd, void* page, std::size_t page_bytes) noexcept {
     return error;
 }
 
-void os::close_descriptor(int fd) noexcept { close(fd); }
+void close_descriptor(int fd) noexcept { close(fd); }
 
-}  // namespace culm
+}  // namespace culm::lab::strategies

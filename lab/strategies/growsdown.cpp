@@ -7,11 +7,12 @@
 #include <cerrno>
 #include <mutex>
 
-#include "os/growth.hpp"
 #include "stack/discard.hpp"
+#include "strategies/growth.hpp"
+#include "strategies/strategies.hpp"
 #include "strategy/strategy.hpp"
 
-namespace culm {
+namespace culm::lab::strategies {
 
 namespace {
 
@@ -67,7 +68,7 @@ public:
         const std::size_t page_bytes = kernel_features().page_bytes;
         const std::size_t pages_max = stack.limit_bytes / page_bytes;
         const auto has = [&](std::size_t pages) {
-            return os::is_mapped({stack.base - pages * page_bytes, pages * page_bytes});
+            return is_mapped({stack.base - pages * page_bytes, pages * page_bytes});
         };
         std::size_t mapped = 1;
         std::size_t unmapped = 2;
@@ -85,7 +86,7 @@ public:
 
 private:
     Result<void> create_rounded(std::size_t limit_bytes, std::span<StrategyStack> stacks) noexcept override {
-        if (limit_bytes > os::growing_down_bytes_max()) {
+        if (limit_bytes > growing_down_bytes_max()) {
             return Error{EINVAL, "make a stack that grows down",
                          "the kernel lets none grow beyond RLIMIT_STACK: raise it (ulimit -s) or use a smaller limit"};
         }
@@ -96,14 +97,14 @@ private:
         const std::size_t gap_bytes = kStackGuardGapPages * kernel_features().page_bytes;
         int error = 0;
         std::byte* wanted = live_ == 0 ? nullptr : lowest_ - gap_bytes - bytes;
-        std::byte* hole = os::reserve_near(wanted, gap_bytes + bytes, error);
+        std::byte* hole = reserve_near(wanted, gap_bytes + bytes, error);
         if (hole == nullptr) return strategy::no_stack(error);
         os::release({hole, gap_bytes + bytes});
         std::byte* start = hole + gap_bytes;
         const std::size_t page_bytes = kernel_features().page_bytes;
         for (std::size_t made = 0; made < stacks.size(); ++made) {
             std::byte* base = start + (made + 1) * limit_bytes;
-            error = os::map_growing_down({base - page_bytes, page_bytes});
+            error = map_growing_down({base - page_bytes, page_bytes});
             if (error != 0) {
                 release(stacks.first(made));
                 return strategy::no_stack(error);
@@ -129,9 +130,9 @@ private:
 
 }  // namespace
 
-StackStrategy& strategy::growsdown() noexcept {
+StackStrategy& growsdown() noexcept {
     static GrowsDown only;
     return only;
 }
 
-}  // namespace culm
+}  // namespace culm::lab::strategies

@@ -8,11 +8,12 @@
 
 #include "culm/fault_resolver.hpp"
 #include "culm/overflow.hpp"
-#include "os/growth.hpp"
+#include "strategies/growth.hpp"
+#include "strategies/strategies.hpp"
 #include "strategy/faulted_slots.hpp"
 #include "strategy/strategy.hpp"
 
-namespace culm {
+namespace culm::lab::strategies {
 
 namespace {
 
@@ -63,8 +64,8 @@ public:
         if (pipe < 0) return false;
         std::atomic<int> answer{kNone};
         const Request request{address, &answer};
-        if (!os::write_whole(pipe, &request, sizeof(request))) return false;
-        os::wait_while_equal(answer, kNone);
+        if (!write_whole(pipe, &request, sizeof(request))) return false;
+        wait_while_equal(answer, kNone);
         return answer.load(std::memory_order_acquire) == kOpened;
     }
     const std::byte* committed_limit(const StrategyStack& stack) const noexcept override {
@@ -87,11 +88,11 @@ private:
         if (hooked != 0) return refused(hooked);
         if (Result<void> added = add_fault_resolver(&resolve); !added) return added;
         int ends[2];
-        if (const int error = os::open_pipe(ends)) return refused(error);
+        if (const int error = open_pipe(ends)) return refused(error);
         read_end_ = ends[0];
-        if (const int error = os::start_thread(&FaultThread::help, this)) {
-            os::close_descriptor(ends[0]);
-            os::close_descriptor(ends[1]);
+        if (const int error = start_thread(&FaultThread::help, this)) {
+            close_descriptor(ends[0]);
+            close_descriptor(ends[1]);
             return refused(error);
         }
         write_end_.store(ends[1], std::memory_order_release);
@@ -107,10 +108,10 @@ private:
         auto* strategy = static_cast<FaultThread*>(self);
         const int requests = strategy->read_end_;
         Request request{};
-        while (os::read_whole(requests, &request, sizeof(request))) {
+        while (read_whole(requests, &request, sizeof(request))) {
             const bool opened = strategy->slots_.open(request.address);
             request.answer->store(opened ? kOpened : kRefused, std::memory_order_release);
-            os::wake_waiters(*request.answer);
+            wake_waiters(*request.answer);
         }
         return nullptr;
     }
@@ -119,8 +120,8 @@ private:
     void forget_helper() noexcept {
         const int inherited = write_end_.exchange(-1);
         if (inherited < 0) return;
-        os::close_descriptor(inherited);
-        os::close_descriptor(read_end_);
+        close_descriptor(inherited);
+        close_descriptor(read_end_);
     }
 
     strategy::FaultedSlots slots_;
@@ -131,9 +132,9 @@ private:
 
 }  // namespace
 
-StackStrategy& strategy::fault_thread() noexcept {
+StackStrategy& fault_thread() noexcept {
     static FaultThread only;
     return only;
 }
 
-}  // namespace culm
+}  // namespace culm::lab::strategies

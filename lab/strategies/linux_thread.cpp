@@ -11,15 +11,15 @@
 #include <csignal>
 
 #include "os/fault_injection.hpp"
-#include "os/growth.hpp"
+#include "strategies/growth.hpp"
 
-namespace culm {
+namespace culm::lab::strategies {
 
 static_assert(sizeof(std::atomic<int>) == sizeof(int));
 static_assert(std::atomic<int>::is_always_lock_free);
 
-int os::start_thread(void* (*run)(void*), void* argument) noexcept {
-    if (const int error = injected_error()) return error;
+int start_thread(void* (*run)(void*), void* argument) noexcept {
+    if (const int error = os::injected_error()) return error;
     pthread_attr_t attributes;
     if (const int error = pthread_attr_init(&attributes)) return error;
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -35,12 +35,12 @@ int os::start_thread(void* (*run)(void*), void* argument) noexcept {
     return error;
 }
 
-int os::open_pipe(int (&ends)[2]) noexcept {
-    if (const int error = injected_error()) return error;
+int open_pipe(int (&ends)[2]) noexcept {
+    if (const int error = os::injected_error()) return error;
     return pipe2(ends, O_CLOEXEC) == 0 ? 0 : errno;
 }
 
-bool os::write_whole(int fd, const void* content, std::size_t bytes) noexcept {
+bool write_whole(int fd, const void* content, std::size_t bytes) noexcept {
     for (;;) {
         const ssize_t written = write(fd, content, bytes);
         if (written < 0 && errno == EINTR) continue;
@@ -48,7 +48,7 @@ bool os::write_whole(int fd, const void* content, std::size_t bytes) noexcept {
     }
 }
 
-bool os::read_whole(int fd, void* content, std::size_t bytes) noexcept {
+bool read_whole(int fd, void* content, std::size_t bytes) noexcept {
     for (;;) {
         const ssize_t got = read(fd, content, bytes);
         if (got < 0 && errno == EINTR) continue;
@@ -56,20 +56,14 @@ bool os::read_whole(int fd, void* content, std::size_t bytes) noexcept {
     }
 }
 
-void os::wait_while_equal(std::atomic<int>& word, int old) noexcept {
+void wait_while_equal(std::atomic<int>& word, int old) noexcept {
     while (word.load(std::memory_order_acquire) == old) {
         syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, old, nullptr, nullptr, 0);
     }
 }
 
-void os::wake_waiters(std::atomic<int>& word) noexcept {
+void wake_waiters(std::atomic<int>& word) noexcept {
     syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
 }
 
-std::size_t os::signal_stack_bytes_min() noexcept {
-    constexpr long kOnceEnough = 8192;
-    const long wanted = sysconf(_SC_SIGSTKSZ);
-    return static_cast<std::size_t>(wanted > kOnceEnough ? wanted : kOnceEnough);
-}
-
-}  // namespace culm
+}  // namespace culm::lab::strategies

@@ -11,9 +11,10 @@
 #include <new>
 
 #include "culm/stack_arena.hpp"
+#include "strategies/strategies.hpp"
 #include "strategy/strategy.hpp"
 
-namespace culm {
+namespace culm::lab::strategies {
 
 namespace {
 
@@ -132,9 +133,9 @@ private:
 
 }  // namespace
 
-StackStrategy& strategy::copying() noexcept {
+StackStrategy& copying() noexcept {
     static Copying only;
     return only;
 }
 
-}  // namespace culm
+}  // namespace culm::lab::strategies

@@ -8,9 +8,10 @@
 #include <cstdint>
 #include <new>
 
+#include "strategies/strategies.hpp"
 #include "strategy/strategy.hpp"
 
-namespace culm {
+namespace culm::lab::strategies {
 
 namespace {
 
@@ -72,9 +73,9 @@ private:
 
 }  // namespace
 
-StackStrategy& strategy::one_block() noexcept {
+StackStrategy& one_block() noexcept {
     static OneBlock only;
     return only;
 }
 
-}  // namespace culm
+}  // namespace culm::lab::strategies

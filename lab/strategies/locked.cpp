@@ -4,12 +4,14 @@
 // goes by MADV_DONTNEED_LOCKED. The whole limit counts against RLIMIT_MEMLOCK. Invariant: what is locked is what
 // create() of the strategy below made.
 #include <algorithm>
-#include <new>
+#include <deque>
 
-#include "os/growth.hpp"
+#include "culm/check.hpp"
+#include "strategies/growth.hpp"
+#include "strategies/strategies.hpp"
 #include "strategy/strategy.hpp"
 
-namespace culm {
+namespace culm::lab::strategies {
 
 namespace {
 
@@ -27,10 +29,7 @@ StrategyTraits locked_traits(const StackStrategy& strategy) noexcept {
 
 class Locked final : public StackStrategy {
 public:
-    void wrap(StackStrategy& strategy) noexcept {
-        strategy_ = &strategy;
-        traits_ = locked_traits(strategy);
-    }
+    explicit Locked(StackStrategy& strategy) noexcept : strategy_(&strategy), traits_(locked_traits(strategy)) {}
 
     const char* id() const noexcept override { return strategy_->id(); }
     const char* name() const noexcept override { return strategy_->name(); }
@@ -39,7 +38,7 @@ public:
     const char* why_unavailable() const noexcept override { return strategy_->why_unavailable(); }
 
     void destroy(std::span<const StrategyStack> stacks) noexcept override {
-        for (const StrategyStack& stack : stacks) os::unlock(lockable(stack));
+        for (const StrategyStack& stack : stacks) unlock_memory(lockable(stack));
         strategy_->destroy(stacks);
     }
     std::size_t shrink(std::span<const SuspendedStrategyStack> stacks) noexcept override {
@@ -50,7 +49,7 @@ public:
             if (end == nullptr || !traits_.shrinks) continue;
             auto* start = const_cast<std::byte*>(strategy_->committed_limit(*suspended.stack));
             if (start >= end) continue;
-            if (os::discard_locked({start, static_cast<std::size_t>(end - start)}) == 0) ++ranges;
+            if (discard_locked({start, static_cast<std::size_t>(end - start)}) == 0) ++ranges;
         }
         return ranges;
     }
@@ -76,9 +75,9 @@ private:
     Result<void> create_rounded(std::size_t limit_bytes, std::span<StrategyStack> stacks) noexcept override {
         if (Result<void> made = strategy_->create(limit_bytes, stacks); !made) return made;
         for (std::size_t i = 0; i < stacks.size(); ++i) {
-            const int error = os::lock_on_fault(lockable(stacks[i]));
+            const int error = lock_on_fault(lockable(stacks[i]));
             if (error == 0) continue;
-            for (const StrategyStack& stack : stacks.first(i)) os::unlock(lockable(stack));
+            for (const StrategyStack& stack : stacks.first(i)) unlock_memory(lockable(stack));
             strategy_->destroy(stacks);
             return Error{error, "lock a stack in memory",
                          "the whole limit of each stack counts against RLIMIT_MEMLOCK: raise it (ulimit -l), use a "
@@ -87,27 +86,28 @@ private:
         return {};
     }
 
-    StackStrategy* strategy_ = nullptr;
+    StackStrategy* strategy_;
     StrategyTraits traits_;
 };
 
-constexpr std::size_t kLockedMax = 16;
-
-struct AllLocked {
-    AllLocked() noexcept {
-        const auto strategies = stack_strategies();
-        for (std::size_t i = 0; i < std::min(strategies.size(), kLockedMax); ++i) wrapped[i].wrap(*strategies[i]);
-    }
-    Locked wrapped[kLockedMax];
-};
+// One for each strategy, in their order.
+std::deque<Locked>& all_locked() {
+    static std::deque<Locked>* const locked = [] {
+        auto* made = new std::deque<Locked>;
+        for (StackStrategy* strategy : all()) made->emplace_back(*strategy);
+        return made;
+    }();
+    return *locked;
+}
 
 }  // namespace
 
 StackStrategy& locked_on_fault(StackStrategy& strategy) noexcept {
-    static AllLocked all;
-    const auto strategies = stack_strategies();
+    const auto strategies = all();
     const auto place = std::find(strategies.begin(), strategies.end(), &strategy) - strategies.begin();
-    return all.wrapped[place];
+    check(static_cast<std::size_t>(place) < strategies.size(),
+          "locked_on_fault() takes a strategy of the lab's list, which is not locked itself: find it by its name");
+    return all_locked()[static_cast<std::size_t>(place)];
 }
 
-}  // namespace culm
+}  // namespace culm::lab::strategies
