@@ -56,6 +56,37 @@ def test_no_path_of_one_machine(files):
     assert not problems, "\n".join(problems)
 
 
+# Assembled here, so that this file does not match. A user's machine says where its packages come from.
+PACKAGE_HOSTS = re.compile(
+    "|".join(
+        re.escape(".".join(parts))
+        for parts in [
+            *(("deb", "debian", "org"), ("ftp", "debian", "org"), ("security", "debian", "org")),
+            *(("snapshot", "debian", "org"), ("archive", "ubuntu", "com"), ("pypi", "org")),
+            *(("pypi", "python", "org"), ("files", "pythonhosted", "org"), ("registry", "npmjs", "org")),
+            *(("conda", "anaconda", "org"), ("proxy", "golang", "org"), ("static", "crates", "io")),
+        ]
+    )
+)
+
+
+def test_no_address_of_a_package_archive(files):
+    problems = [
+        f"{file.path}:{number}: {line.strip()}"
+        for file in files
+        if file.suffix in {*TEXT_SUFFIXES, ".yaml", ".cfg", ".sh"}
+        for number, line in enumerate(file.text.splitlines(), 1)
+        if PACKAGE_HOSTS.search(line)
+    ]
+    assert not problems, "\n".join(problems)
+
+
+def test_the_pattern_of_package_archives_finds_them():
+    assert PACKAGE_HOSTS.search("http://deb." + "debian.org/debian")
+    assert PACKAGE_HOSTS.search("--index-url https://pypi" + ".org/simple")
+    assert not PACKAGE_HOSTS.search("CMake and Ninja come from PyPI, doctest from Debian")
+
+
 def test_nothing_is_left_to_do(files):
     marks = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
     problems = [
