@@ -1,8 +1,8 @@
 """python -> extension -> runtime -> core, and lab -> core: each layer sees only the public headers of those below it.
 
 A layer is a top folder. Its sources may include their own private headers, its own public ones, and the public ones of
-the layers below (the lab's strategies are written like core's, and may include the private headers of core as well); and what belongs to the operating system, the CPU, the interpreter and the sanitizers stays where the
-design puts it.
+the layers below (the lab's strategies are written like core's, and may include the private headers of core as well);
+and what belongs to the operating system, the CPU, the interpreter and the sanitizers stays where the design puts it.
 """
 
 import re
