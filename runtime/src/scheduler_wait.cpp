@@ -39,11 +39,15 @@ Wait& Scheduler::begin_wait(WaitKind kind, const void* key, bool is_shared) noex
     return own;
 }
 
-// The wait of the running fiber is over.
-inline void Scheduler::end_ticket(Fiber& self) noexcept {
+// The wait of the running fiber is over. Returns the reason, which is another one where what it waited for is no more.
+inline Wake Scheduler::end_ticket(Fiber& self, Wake reason) noexcept {
     self.ticket_.store(0, std::memory_order_relaxed);
     if (self.is_shared_wait_) [[unlikely]]
         self.is_shared_wait_ = false;
+    if (!self.own_.closed) [[likely]]
+        return reason;
+    self.own_.closed = false;
+    return reason == Wake::kNotified ? Wake::kClosed : reason;
 }
 
 // Switches, unless the wait is over before it has begun.
@@ -53,24 +57,16 @@ inline void Scheduler::end_ticket(Fiber& self) noexcept {
     switched = false;
     if (must_end_waits(self) && abort_records(self)) [[unlikely]] {
         note_cancelled(self);
-        end_ticket(self);
-        return Wake::kCancelled;
+        return end_ticket(self, Wake::kCancelled);
     }
     if (self.is_shared_wait_ && self.is_claimed()) [[unlikely]] {
         // Completed by another thread since the record was linked. The request that says so finds the wait over.
-        end_ticket(self);
-        return self.own_.closed ? Wake::kClosed : Wake::kNotified;
+        return end_ticket(self, Wake::kNotified);
     }
     if (deadline_ns != kNever) parts_->timers.add(self, deadline_ns);
     self.move_to(FiberState::kParked);
     switched = suspend(self);
-    end_ticket(self);
-    Wake reason = self.wake_;
-    if (self.own_.closed) [[unlikely]] {
-        self.own_.closed = false;
-        if (reason == Wake::kNotified) reason = Wake::kClosed;
-    }
-    return reason;
+    return end_ticket(self, self.wake_);
 }
 
 void Scheduler::arrive(Fiber& self, bool switched) noexcept {
@@ -88,7 +84,7 @@ Wake Scheduler::await(std::int64_t deadline_ns) noexcept {
 bool Scheduler::give_up_wait() noexcept {
     Fiber& self = *running_;
     const bool was_completed = !abort_records(self);
-    end_ticket(self);
+    end_ticket(self, Wake::kNotified);
     return was_completed;
 }
 

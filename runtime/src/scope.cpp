@@ -147,10 +147,6 @@ void Scheduler::note_cancelled(Fiber& fiber) noexcept {
     if (fiber.is_cancelled_ && sees_its_own_cancel(fiber)) fiber.is_cancelled_ = false;
 }
 
-void Scheduler::expire(Scope& scope) noexcept {
-    if (scope.deadline_ns_ <= clock_->now_ns()) scope.cancel();
-}
-
 // The task that `self` ran has ended. What it has entered itself it must have left.
 void Scheduler::leave_outermost_scope(Fiber& self) noexcept {
     Scope& outermost = *self.scope_;

@@ -324,6 +324,25 @@ TEST_CASE("a wake that comes while its fiber has linked itself and not parked ye
     }
 }
 
+TEST_CASE("that a lock was destroyed ends the wait for it, and is not said of the next wait") {
+    SchedulerForTest scheduler;
+    ParkingLot& lot = ParkingLot::get();
+    const int key = 0;
+    for (const bool gives_up : {false, true}) {
+        CAPTURE(gives_up);
+        lot.link(scheduler->begin_wait(WaitKind::kLock, &key, true), false);
+        std::thread([&] { lot.wake_all(&key, true); }).join();
+        if (gives_up) {
+            CHECK(scheduler->give_up_wait());
+        } else {
+            CHECK(scheduler->await(kNever) == Wake::kClosed);
+        }
+        auto unparker = small_fiber([&] { Scheduler::unpark(scheduler->main_fiber()); });
+        CHECK(scheduler->park() == Wake::kNotified);
+        unparker.join();
+    }
+}
+
 TEST_CASE("threads wake fibers of other threads by key: every wake reaches one fiber, none is lost") {
     constexpr int kFibers = 50;
     constexpr int kRounds = 40;
@@ -355,27 +374,20 @@ TEST_CASE("threads wake fibers of other threads by key: every wake reaches one f
 
 TEST_CASE("misuse of a wait ends the process: two at once, a join of oneself, an empty handle") {
     SchedulerForTest scheduler;
-    const auto said = [](auto body) {
-        return run_in_child([&] {
-            std::signal(SIGABRT, SIG_DFL);
-            body();
-            return 0;
-        });
-    };
-    CHECK(said([&] {
+    CHECK(run_misuse([&] {
               scheduler->begin_wait(WaitKind::kSleep, nullptr);
               scheduler->begin_wait(WaitKind::kSleep, nullptr);
           }).died_of(SIGABRT));
-    const auto self_join = said([&] { scheduler->join(scheduler->running()); });
+    const auto self_join = run_misuse([&] { scheduler->join(scheduler->running()); });
     CHECK(self_join.ended_by_check("a fiber cannot join itself"));
-    const auto empty = said([&] {
+    const auto empty = run_misuse([&] {
         auto handle = small_fiber([] {});
         auto moved = std::move(handle);
         moved.join();
         handle.join();
     });
     CHECK(empty.ended_by_check("this JoinHandle is empty"));
-    const auto twice = said([&] {
+    const auto twice = run_misuse([&] {
         culm::task task([] {});
         static_cast<void>(std::move(task).start());
         static_cast<void>(std::move(task).start());

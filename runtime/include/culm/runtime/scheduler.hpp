@@ -187,7 +187,7 @@ private:
     bool end_wait(Fiber& fiber, Wake reason) noexcept;
     bool abort_records(Fiber& fiber) noexcept;
     Abort abort_record(Wait& wait, WaitKind kind) noexcept;
-    static void end_ticket(Fiber& self) noexcept;
+    static Wake end_ticket(Fiber& self, Wake reason) noexcept;
     void end_permit_wait(Fiber& fiber, void* value) noexcept;
     static bool ask(Fiber& fiber, std::uint8_t request) noexcept;
     static void refuse(Fiber& fiber) noexcept;
@@ -208,7 +208,6 @@ private:
     bool look_at_scopes(Fiber& fiber) noexcept;
     static void note_cancelled(Fiber& fiber) noexcept;
     static bool sees_its_own_cancel(const Fiber& fiber) noexcept;
-    void expire(Scope& scope) noexcept;
 
     // scheduler_idle.cpp: what happens between fibers
     void look() noexcept;
