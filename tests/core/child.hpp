@@ -55,4 +55,14 @@ ChildEnd run_in_child(Body body) {
     return end;
 }
 
+// The same for a body that is to end by abort(), which the test framework would otherwise catch.
+template <class Body>
+ChildEnd run_misuse(Body body) {
+    return run_in_child([&] {
+        std::signal(SIGABRT, SIG_DFL);
+        body();
+        return 0;
+    });
+}
+
 }  // namespace culm::testing

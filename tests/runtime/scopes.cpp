@@ -162,39 +162,32 @@ TEST_CASE("a task that is not started after all leaves its scope to its maker") 
 
 TEST_CASE("scopes used in a wrong order end the process with a sentence") {
     SchedulerForTest scheduler;
-    const auto said = [](auto body) {
-        return run_in_child([&] {
-            std::signal(SIGABRT, SIG_DFL);
-            body();
-            return 0;
-        });
-    };
-    CHECK(said([&] {
+    CHECK(run_misuse([&] {
               Scope outer;
               Scope inner;
               static_cast<void>(outer.enter(*scheduler));
               static_cast<void>(inner.enter(*scheduler));
               outer.leave();
           }).ended_by_check("out of order"));
-    CHECK(said([&] {
+    CHECK(run_misuse([&] {
               Scope scope;
               scope.leave();
           }).ended_by_check("had not been entered"));
-    CHECK(said([&] {
+    CHECK(run_misuse([&] {
               Scope scope;
               static_cast<void>(scope.enter(*scheduler));
               static_cast<void>(scope.enter(*scheduler));
           }).ended_by_check("entered twice"));
-    CHECK(said([&] {
+    CHECK(run_misuse([&] {
               Scope scope;
               static_cast<void>(scope.enter(*scheduler));
           }).ended_by_check("destroyed before it was left"));
-    CHECK(said([&] {
+    CHECK(run_misuse([&] {
               Scope scope;
               static_cast<void>(scope.enter(*scheduler));
               small_fiber([&] { scope.leave(); }).join();
           }).ended_by_check("left by another fiber"));
-    CHECK(said([&] {
+    CHECK(run_misuse([&] {
               auto* scope = new Scope;
               small_fiber([&] { static_cast<void>(scope->enter(*scheduler)); }).join();
           }).ended_by_check("a fiber ended inside a cancel scope"));
