@@ -60,7 +60,7 @@ void* Fiber::take_argument() noexcept {
     return std::exchange(own_.value, nullptr);
 }
 
-void* Fiber::value_sent() const noexcept { return own_.has_extras || has_not_run() ? nullptr : own_.value; }
+void* Fiber::value_sent() const noexcept { return has_extra_waits_ || has_not_run() ? nullptr : own_.value; }
 
 void* Fiber::take_value_sent() noexcept { return value_sent() ? std::exchange(own_.value, nullptr) : nullptr; }
 

@@ -149,7 +149,7 @@ bool Scheduler::end_wait(Fiber& fiber, Wake reason) noexcept {
 bool Scheduler::abort_records(Fiber& fiber) noexcept {
     if (fiber.state_ == FiberState::kNew || fiber.has_not_run()) return true;
     Wait& own = fiber.own_;
-    if (!own.has_extras) return abort_record(own, fiber.wait_kind_) == Abort::kDone;
+    if (!fiber.has_extra_waits_) return abort_record(own, fiber.wait_kind_) == Abort::kDone;
     bool all_done = true;
     for (auto* extra = static_cast<ExtraWait*>(own.value); extra; extra = extra->next) {
         if (abort_record(*extra, extra->kind) == Abort::kPending) all_done = false;
@@ -371,7 +371,7 @@ Wake Scheduler::wait_fds(std::span<FdRequest> requests, std::int64_t deadline_ns
     parts.closings->forget_announced();
     Wait& own = begin_wait(WaitKind::kFd, nullptr);
     own.target.descriptor.fd = requests.empty() ? -1 : requests[0].fd;
-    own.has_extras = true;
+    self.has_extra_waits_ = true;
     ExtraWait* extras = nullptr;
     bool all_watched = true;
     for (std::size_t i = 0; i < requests.size(); ++i) {
@@ -389,7 +389,7 @@ Wake Scheduler::wait_fds(std::span<FdRequest> requests, std::int64_t deadline_ns
     const Wake reason = all_watched ? await_quietly(deadline_ns, switched) : Wake::kNotified;
     bool all_open = true;
     own.value = nullptr;
-    own.has_extras = false;
+    self.has_extra_waits_ = false;
     self.ticket_.store(0, std::memory_order_relaxed);
     while (extras) {
         ExtraWait& wait = *extras;

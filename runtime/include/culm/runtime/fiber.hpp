@@ -117,13 +117,10 @@ private:
     // Claims the ticket for a record of this fiber. False: the wait is over or another record has won. Waits that only
     // the fiber's own thread can complete need no atomic exchange.
     bool claim(const Wait& wait, std::uint32_t index) noexcept {
-        Ticket expected = wait.ticket;
-        if (!is_shared_wait_) {
-            if (ticket_.load(std::memory_order_relaxed) != expected) return false;
-            ticket_.store(kClaimed | index, std::memory_order_relaxed);
-            return true;
-        }
-        return claim_shared(expected, index);
+        if (is_shared_wait_) return claim_shared(wait.ticket, index);
+        if (ticket_.load(std::memory_order_relaxed) != wait.ticket) return false;
+        ticket_.store(kClaimed | index, std::memory_order_relaxed);
+        return true;
     }
     bool claim_shared(Ticket expected, std::uint32_t index) noexcept {
         return ticket_.compare_exchange_strong(expected, kClaimed | index, std::memory_order_acq_rel);
@@ -167,6 +164,7 @@ private:
     bool is_cancelled_ : 1 = false;    // its outermost scope is, and no wait has ended with it yet
     bool is_shared_wait_ : 1 = false;  // the present wait may be completed on other OS threads
     bool has_remote_joiners_ : 1 = false;
+    bool has_extra_waits_ : 1 = false;  // own_.value is the first of several records
     bool has_reservation_ : 1 = false;  // a stack is promised and not taken yet: the fiber never ran
     bool is_main_ : 1 = false;
     YellowState yellow_ = YellowState::kClosed;  // written by the fault handler, on the fiber's own thread
@@ -175,8 +173,8 @@ private:
     void* caught_exceptions_ = nullptr;      // __cxa_eh_globals of this fiber
     std::uint32_t uncaught_exceptions_ = 0;
     std::int32_t errno_ = 0;
-    // Its own record of a wait; before the first run `value` is the task's argument and `target.key` its body. The link
-    // at its beginning, the last of the first cache line, is also the one of the run queue.
+    // Its record of a wait; before the first run `value` and `target.key` are the task's argument and body. The link,
+    // the last of the first cache line, is also the run queue's.
     Wait own_;
 
     // The rest of the second line: what starting and finishing touch.

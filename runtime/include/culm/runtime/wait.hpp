@@ -94,10 +94,10 @@ struct Wait {
     } target;
     std::uint16_t closes = 0;  // kFd: how often the reactor had been told of the number's closing when the wait began
     WaitKind kind = WaitKind::kNone;
+    // Of a record in the parking lot the first two are other threads' to write, and the third is not used.
     bool in_parking_lot : 1 = false;  // written under the lock of its part of the lot
     bool closed : 1 = false;          // kFd: the descriptor is being closed; kLock: the lock is being destroyed
     bool rechecked : 1 = false;       // kFd: its registration has been verified
-    bool has_extras : 1 = false;      // own record: `value` is the first of the fiber's further records
     Ticket ticket = 0;
 };
 static_assert(sizeof(Wait) == 48);
