@@ -18,7 +18,8 @@ struct YellowZoneKeeper {
     // no stack of ours.
     [[gnu::always_inline]] static bool must_see_leaving(const Fiber& fiber, const void* sp) noexcept {
         constexpr std::uintptr_t kSwitchBytes = 4096;
-        const auto limit = reinterpret_cast<std::uintptr_t>(fiber.stack_base_) - stack_limit_bytes(fiber.stack_class_);
+        const auto limit =
+            reinterpret_cast<std::uintptr_t>(fiber.stack_base_) - stack_limit_bytes_unchecked(fiber.stack_class_);
         const bool is_near = reinterpret_cast<std::uintptr_t>(sp) - limit < kSwitchBytes;
         return is_near || fiber.yellow_ != YellowState::kClosed;
     }

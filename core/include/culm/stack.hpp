@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "culm/check.hpp"
 #include "culm/result.hpp"
 
 namespace culm {
@@ -19,12 +20,23 @@ enum class StackClass : std::uint8_t { k64K, k256K, k1M, k10M, k100M, k1G };
 inline constexpr std::size_t kStackClassCount = 6;
 inline constexpr StackClass kDefaultStackClass = StackClass::k10M;
 
-// Usable bytes of a stack of that class: what `limit` promises.
-constexpr std::size_t stack_limit_bytes(StackClass size_class) noexcept {
+// The place of a class among all, from 0; ends the process if there is no such class.
+constexpr std::size_t index_of(StackClass size_class) noexcept {
+    check(static_cast<std::size_t>(size_class) < kStackClassCount,
+          "there is no such StackClass: use one from k64K to k1G, or ask stack_class_for() for the one that fits");
+    return static_cast<std::size_t>(size_class);
+}
+
+// Usable bytes of a stack of that class: what `limit` promises. The first, which every switch calls, relies on the
+// caller that there is such a class.
+constexpr std::size_t stack_limit_bytes_unchecked(StackClass size_class) noexcept {
     constexpr std::size_t kBytes[kStackClassCount] = {std::size_t{64} << 10,  std::size_t{256} << 10,
                                                       std::size_t{1} << 20,   std::size_t{10} << 20,
                                                       std::size_t{100} << 20, std::size_t{1} << 30};
     return kBytes[static_cast<std::size_t>(size_class)];
+}
+constexpr std::size_t stack_limit_bytes(StackClass size_class) noexcept {
+    return stack_limit_bytes_unchecked(static_cast<StackClass>(index_of(size_class)));
 }
 
 // The smallest class that holds `limit_bytes`; EINVAL for zero and for more than the largest class.

@@ -27,7 +27,7 @@ struct PoolStatistics {
 class StackPool {
 public:
     StackPool() = default;
-    ~StackPool();  // discards and returns every free stack to the arena; asserts that none is taken
+    ~StackPool();  // discards and returns every free stack to the arena; none may be taken
     StackPool(const StackPool&) = delete;
     StackPool& operator=(const StackPool&) = delete;
 
@@ -76,7 +76,7 @@ private:
         std::size_t returned = 0;
     };
 
-    Shelf& shelf_of(StackClass size_class) noexcept { return shelves_[static_cast<std::size_t>(size_class)]; }
+    Shelf& shelf_of(StackClass size_class) noexcept { return shelves_[index_of(size_class)]; }
     Result<void> refill(Shelf& shelf, StackClass size_class, std::size_t count) noexcept;
     bool has_too_many_deep(const Shelf& shelf, std::size_t limit_bytes) const noexcept;
     void discard_deep(Shelf& shelf, StackClass size_class) noexcept;

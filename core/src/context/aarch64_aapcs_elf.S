@@ -123,7 +123,8 @@ culm_context_entry_frame:
 culm_context_entry:
         mov     x0, x20
         blr     x19
-        brk     #1                      // entry must not return
+        bl      culm_context_entry_returned     // Entry must not return: this says so and ends the process.
+        brk     #1                      // Keeps the return address of that call inside this frame.
         .cfi_endproc
         .size   culm_context_entry_frame, . - culm_context_entry_frame
 

@@ -13,3 +13,6 @@ namespace culm::context {
 void* write_first_frame(std::byte* base, std::byte* limit, ContextEntry entry, void* argument) noexcept;
 
 }  // namespace culm::context
+
+// Where the first frame goes when its entry has returned, although it must not: says so and ends the process.
+extern "C" [[noreturn]] void culm_context_entry_returned() noexcept;

@@ -40,7 +40,7 @@ ucontext_t* context_at(void* sp) noexcept {
 void enter(unsigned high, unsigned low) {
     const auto* frame = reinterpret_cast<FirstFrame*>((std::uintptr_t{high} << 32) | low);
     frame->entry(frame->argument);
-    assert(!"a context's entry must not return");
+    culm_context_entry_returned();
 }
 
 }  // namespace

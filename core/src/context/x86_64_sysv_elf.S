@@ -101,7 +101,8 @@ culm_context_entry:
         endbr64
         movq    %r13, %rdi
         callq   *%r12                   // rsp is a multiple of 16 here, so the callee sees the rsp % 16 == 8 of any call
-        ud2                             // entry must not return
+        callq   culm_context_entry_returned     // Entry must not return: this says so and ends the process.
+        ud2                             // Keeps the return address of that call inside this frame.
         .cfi_endproc
         .size   culm_context_entry_frame, . - culm_context_entry_frame
 

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
-#include <cassert>
 #include <cerrno>
 #include <cstdint>
 #include <mutex>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "context/machine.hpp"
+#include "culm/check.hpp"
 #include "culm/kernel.hpp"
 #include "culm/stack_arena.hpp"
 #include "os/os.hpp"
@@ -251,8 +251,10 @@ Result<void> StackArena::State::take(std::span<Stack> out) noexcept {
 void StackArena::State::give_back(std::span<const Stack> stacks) noexcept {
     const std::lock_guard lock(mutex);
     for (const Stack& stack : stacks) {
-        assert(stack.size_class == size_class);
-        assert(free.size() < free.capacity());
+        check(stack.size_class == size_class,
+              "StackArena::give_back() of a stack of another class: give it to the arena of its own class");
+        check(free.size() < counts.slots_carved,
+              "StackArena::give_back() of more stacks than were taken: give each back once, to the arena it came from");
         free.push_back(stack.base);
     }
 }
@@ -267,9 +269,7 @@ ArenaStatistics StackArena::State::statistics() noexcept {
 
 void override_stride_rule(StrideRule rule) noexcept { stride_rule.store(rule, std::memory_order_relaxed); }
 
-StackArena& StackArena::of(StackClass size_class) noexcept {
-    return All::instance().arenas[static_cast<std::size_t>(size_class)];
-}
+StackArena& StackArena::of(StackClass size_class) noexcept { return All::instance().arenas[index_of(size_class)]; }
 
 Result<void> StackArena::take(std::span<Stack> out) noexcept { return state_->take(out); }
 

@@ -10,6 +10,7 @@
 #include <cassert>
 #include <cerrno>
 
+#include "culm/check.hpp"
 #include "culm/kernel.hpp"
 #include "culm/stack_arena.hpp"
 #include "stack/capacity.hpp"
@@ -28,6 +29,12 @@ constexpr std::size_t kReturnBatch = 256;
 
 std::size_t warm_limit_bytes() noexcept { return StackPool::kWarmPages * kernel_features().page_bytes; }
 
+void expect_taken(std::size_t taken) noexcept {
+    check(taken > 0,
+          "StackPool::put() of a stack that was not taken from this pool: a pool belongs to one thread, so put() each "
+          "stack back once, on the thread that took it");
+}
+
 std::size_t refill_count(StackClass size_class) noexcept {
     // Under strict overcommit a stack is charged when it is made, so none is made ahead.
     if (kernel_features().overcommit_mode == 2) return 1;
@@ -39,7 +46,8 @@ std::size_t refill_count(StackClass size_class) noexcept {
 StackPool::~StackPool() {
     for (std::size_t i = 0; i < kStackClassCount; ++i) {
         Shelf& shelf = shelves_[i];
-        assert(shelf.taken == 0);
+        check(shelf.taken == 0,
+              "a StackPool is destroyed while stacks that were taken from it are in use: put() each back first");
         return_coldest(shelf, static_cast<StackClass>(i), shelf.free.size());
     }
 }
@@ -74,13 +82,14 @@ Result<void> StackPool::reserve(StackClass size_class) noexcept {
 
 void StackPool::unreserve(StackClass size_class) noexcept {
     Shelf& shelf = shelf_of(size_class);
-    assert(shelf.reserved > 0);
+    check(shelf.reserved > 0,
+          "StackPool::unreserve() without a promise: give back only what reserve() of this pool has promised");
     --shelf.reserved;
 }
 
 Stack StackPool::take(StackClass size_class) noexcept {
     Shelf& shelf = shelf_of(size_class);
-    assert(shelf.reserved > 0);
+    check(shelf.reserved > 0, "StackPool::take() without a promise: call reserve() first, once for each take()");
     assert(!shelf.free.empty());
     const Entry entry = shelf.free.back();
     shelf.free.pop_back();
@@ -95,7 +104,7 @@ Stack StackPool::take(StackClass size_class) noexcept {
 
 void StackPool::put(Stack stack, const std::byte* touched_limit) noexcept {
     Shelf& shelf = shelf_of(stack.size_class);
-    assert(shelf.taken > 0);
+    expect_taken(shelf.taken);
     assert(shelf.free.size() < shelf.free.capacity());
     --shelf.taken;
     const std::size_t page_bytes = kernel_features().page_bytes;
@@ -120,7 +129,7 @@ void StackPool::put(Stack stack, const std::byte* touched_limit) noexcept {
 
 void StackPool::put_cold(Stack stack) noexcept {
     Shelf& shelf = shelf_of(stack.size_class);
-    assert(shelf.taken > 0);
+    expect_taken(shelf.taken);
     assert(shelf.free.size() < shelf.free.capacity());
     --shelf.taken;
     stack::DiscardBatch batch;
@@ -217,7 +226,7 @@ void StackPool::cool_to_budget() noexcept {
 }
 
 PoolStatistics StackPool::statistics(StackClass size_class) const noexcept {
-    const Shelf& shelf = shelves_[static_cast<std::size_t>(size_class)];
+    const Shelf& shelf = shelves_[index_of(size_class)];
     PoolStatistics result;
     result.stacks_free = shelf.free.size();
     result.stacks_reserved = shelf.reserved;

@@ -5,10 +5,10 @@
 #include "culm/residency.hpp"
 
 #include <algorithm>
-#include <cassert>
 #include <cerrno>
 #include <cstdint>
 
+#include "culm/check.hpp"
 #include "culm/kernel.hpp"
 #include "os/os.hpp"
 #include "stack/discard.hpp"
@@ -174,7 +174,7 @@ Result<Residency> stack_residency(const Stack& stack) noexcept {
 }
 
 Result<void> measure_suspended(std::span<const SuspendedStack> stacks, std::span<SuspendedUse> uses) noexcept {
-    assert(uses.size() >= stacks.size());
+    check(uses.size() >= stacks.size(), "measure_suspended() needs as many uses to fill in as there are stacks");
     if (stacks.empty()) return {};
     if (kernel_features().pagemap_scan) {
         if (Result<void> swept = sweep_all(stacks, uses.first(stacks.size()))) return swept;

@@ -83,15 +83,15 @@ Result<void> StrategyPool::reserve(StrategyIndex strategy, StackClass size_class
 
 void StrategyPool::unreserve(StrategyIndex strategy, StackClass size_class) noexcept {
     Shelf* shelf = find(strategy, size_class);
-    assert(shelf != nullptr);
-    assert(shelf->reserved > 0);
+    check(shelf != nullptr && shelf->reserved > 0,
+          "StrategyPool::unreserve() without a promise: give back only what reserve() of this pool has promised");
     --shelf->reserved;
 }
 
 Stack StrategyPool::take(StrategyIndex strategy, StackClass size_class) noexcept {
     Shelf* shelf = find(strategy, size_class);
-    assert(shelf != nullptr);
-    assert(shelf->reserved > 0);
+    check(shelf != nullptr && shelf->reserved > 0,
+          "StrategyPool::take() without a promise: call reserve() first, once for each take()");
     const StrategyStack taken = shelf->free.back();
     shelf->free.pop_back();
     --shelf->reserved;
@@ -101,8 +101,10 @@ Stack StrategyPool::take(StrategyIndex strategy, StackClass size_class) noexcept
 
 void StrategyPool::put(StrategyIndex strategy, Stack stack) noexcept {
     Shelf* shelf = find(strategy, stack.size_class);
-    assert(shelf != nullptr);
-    assert(shelf->taken > 0);
+    check(
+        shelf != nullptr && shelf->taken > 0,
+        "StrategyPool::put() of a stack that was not taken from this pool: a pool belongs to one thread, so put() each "
+        "stack back once, on the thread that took it");
     assert(shelf->free.size() < shelf->free.capacity());
     --shelf->taken;
     StrategyStack& back = shelf->free.emplace_back();
