@@ -1,8 +1,9 @@
 // Load for an echo server: N connections, each sends a message, waits for its echo, and sends the next.
 //
-//   culm_echo_load PORT CONNECTIONS BYTES SECONDS   ->  prints the number of echoes
+//   culm_echo_load PORT CONNECTIONS BYTES SECONDS   ->  prints "ready", later the number of echoes
 //
-// One epoll loop in C++, so that the server is what limits, whatever language it is written in.
+// It is ready when every connection has had its first echo: then SECONDS begin, and what was before does not count. One
+// epoll loop in C++, so that the server is what limits, whatever language it is written in.
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -19,6 +20,7 @@ namespace {
 struct Connection {
     int fd = -1;
     std::size_t received = 0;
+    bool has_had_echo = false;
 };
 
 int connect_to(int port) {
@@ -47,8 +49,6 @@ int main(int argc, char** argv) {
     std::vector<Connection> connections(static_cast<std::size_t>(std::atoi(argv[2])));
     const std::vector<char> message(static_cast<std::size_t>(std::atoi(argv[3])), 'x');
     std::vector<char> buffer(65536);
-    const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(std::atof(argv[4]));
-
     const int epoll = epoll_create1(0);
     for (std::size_t i = 0; i < connections.size(); ++i) {
         connections[i].fd = connect_to(port);
@@ -59,8 +59,11 @@ int main(int argc, char** argv) {
         if (write(connection.fd, message.data(), message.size()) < 0) return 1;
     }
     long echoes = 0;
+    std::size_t without_echo = connections.size();
+    const std::chrono::duration<double> seconds(std::atof(argv[4]));
+    auto begin = std::chrono::steady_clock::now();
     std::vector<epoll_event> events(256);
-    while (std::chrono::steady_clock::now() < end) {
+    while (without_echo > 0 || std::chrono::steady_clock::now() - begin < seconds) {
         const int ready = epoll_wait(epoll, events.data(), static_cast<int>(events.size()), 100);
         for (int i = 0; i < ready; ++i) {
             Connection& connection = connections[events[static_cast<std::size_t>(i)].data.u64];
@@ -73,6 +76,15 @@ int main(int argc, char** argv) {
             if (connection.received < message.size()) continue;
             connection.received = 0;
             ++echoes;
+            if (!connection.has_had_echo) {
+                connection.has_had_echo = true;
+                if (--without_echo == 0) {
+                    std::puts("ready");
+                    std::fflush(stdout);
+                    echoes = 0;
+                    begin = std::chrono::steady_clock::now();
+                }
+            }
             if (write(connection.fd, message.data(), message.size()) < 0) return 1;
         }
     }

@@ -19,7 +19,6 @@ import argparse
 import json
 import mmap
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -29,6 +28,7 @@ from pathlib import Path
 
 import culm
 from culm import lowlevel
+from measuring import keep
 
 KIB, MIB = 1024, 1024 * 1024
 LIMITS = [64 * KIB, 256 * KIB, 10 * MIB]
@@ -135,8 +135,8 @@ CHILDREN = {"yardstick": yardstick, "life": life, "interrupt": interrupt}
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
-def child(what: str, count: int, limit: int) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, "--child", what, "--count", str(count), "--limits", str(limit)]
+def child(what: str, count: int, limit: int, python: str | Path) -> subprocess.Popen[str]:
+    command = [str(python), __file__, "--child", what, "--count", str(count), "--limits", str(limit)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -152,16 +152,17 @@ def expect(process: subprocess.Popen[str], line: str) -> None:
         raise SystemExit(f"the measured process did not get as far as {line!r}")
 
 
-def measure(count: int, limit: int) -> dict[str, float]:
+def measure(count: int, limit: int, python: str | Path = sys.executable) -> dict[str, float]:
+    """Measure with the culm that `python` has installed."""
     result: dict[str, float] = {}
     for what in ("yardstick", "life"):
-        process = child(what, count, limit)
+        process = child(what, count, limit, python)
         text, _ = process.communicate()
         if process.returncode != 0:
             raise SystemExit(f"the measured process ended with {process.returncode}")
         result |= json.loads(text)
 
-    process = child("interrupt", count, limit)
+    process = child("interrupt", count, limit, python)
     expect(process, "ready")
     wait_until_asleep(process)
     start = time.perf_counter()
@@ -252,15 +253,7 @@ def main() -> None:
         for limit, rounds in samples.items():
             rounds.append(measure(options.count, limit))
     print("\n".join([*table(samples, options.count), "", *verdicts(samples, options.count)]))
-    if options.json:
-        about = {
-            "python": platform.python_version(),
-            "kernel": platform.release(),
-            "cpus": os.cpu_count(),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "count": options.count,
-        }
-        options.json.write_text(json.dumps({"about": about, "samples": samples}, indent=1))
+    keep(options.json, {"count": options.count}, samples=samples)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ Invariant: ratios are made within one run only; every single measurement goes in
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,9 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from measuring import keep
+
 FIBERS = 10_000
 DEPTH_BYTES = 256 << 10
-sys.setrecursionlimit(20_000)
 
 
 @dataclass(frozen=True)
@@ -192,8 +192,9 @@ def time_switches(is_done: Callable[[], bool]) -> tuple[float, float, float, flo
 WORKLOADS = {"give": give, "nothing": nothing, "switch": switch}
 
 
-def measure(workload: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--one", workload]
+def measure(workload: str, python: str | Path = sys.executable) -> dict[str, float]:
+    """Run a workload with the culm that `python` has installed, and return its figures."""
+    command = [str(python), __file__, "--one", workload]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{workload} failed:\n{done.stderr}")
@@ -224,6 +225,7 @@ def main() -> None:
     parser.add_argument("--one", choices=list(WORKLOADS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
+        sys.setrecursionlimit(20_000)
         print(json.dumps(WORKLOADS[options.one]()))
         return
     samples: dict[str, list[float]] = {}
@@ -232,16 +234,7 @@ def main() -> None:
             for name, value in measure(workload).items():
                 samples.setdefault(name, []).append(value)
     print("\n".join(report(samples)))
-    if options.json:
-        about = {
-            "python": platform.python_version(),
-            "kernel": platform.release(),
-            "cpus": os.cpu_count(),
-            "load": os.getloadavg()[0],
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "rounds": options.rounds,
-        }
-        options.json.write_text(json.dumps({"about": about, "samples": samples}, indent=1))
+    keep(options.json, {"rounds": options.rounds}, samples=samples)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,12 @@ Invariant: a ratio is only taken between figures of the same round.
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from measuring import ROOT, LeftOutError, build_programs, keep, run_cxx
+
 PROGRAM = "culm_stack_benchmark"
 CLASSES = {"64 KB": 0, "256 KB": 1, "10 MB": 3}
 
@@ -65,45 +59,26 @@ FIGURES = [
 ]
 
 
-def build() -> Path:
-    folder = ROOT / "build" / "release"
-    if not (folder / "build.ninja").exists():
-        subprocess.run(["cmake", "--preset", "release"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    command = ["cmake", "--build", "--preset", "release", "--target", PROGRAM]
-    if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode != 0:
-        raise SystemExit(f"{PROGRAM} could not be built: it needs a C++ compiler, ninja and libbenchmark-dev")
-    return folder / "benchmarks" / PROGRAM
-
-
-def run(program: Path, *options: str) -> dict[str, float]:
-    """CPU nanoseconds per item, by benchmark; the median where one was repeated."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as out:
-        command = [str(program), *options, f"--benchmark_out={out.name}", "--benchmark_out_format=json"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        measured = json.loads(Path(out.name).read_text())["benchmarks"]
-    samples: dict[str, list[float]] = {}
-    for one in measured:
-        if one.get("run_type") == "aggregate":
-            continue
-        if one.get("error_occurred"):
-            print(f"left out: {one['name']} ({one['error_message']})", file=sys.stderr)
-            continue
-        name = one["name"].split("/iterations:")[0].split("/repeats:")[0]
-        per_item = 1e9 / one["items_per_second"] if "items_per_second" in one else one["cpu_time"]
-        samples.setdefault(name, []).append(per_item)
-    return {name: statistics.median(values) for name, values in samples.items()}
-
-
-def one_round(program: Path) -> dict[str, float]:
-    times = run(
-        program,
+# What one round consists of: the mark before the names of its figures, and the options of the program.
+RUNS = {
+    "growth, pool, cold": (
+        "",
         "--benchmark_filter=growth|pool|cold",
         "--benchmark_repetitions=5",
         "--benchmark_enable_random_interleaving=true",
-    )
-    times |= run(program, "--benchmark_filter=round_robin")
-    strided = run(program, "--stride=power-of-two", "--benchmark_filter=round_robin")
-    return times | {f"power-of-two {name}": value for name, value in strided.items()}
+    ),
+    "round robin": ("", "--benchmark_filter=round_robin"),
+    "power-of-two strides": ("power-of-two ", "--stride=power-of-two", "--benchmark_filter=round_robin"),
+}
+
+
+def one_run(program: Path, what: str) -> dict[str, float]:
+    mark, *options = RUNS[what]
+    return {mark + name: value for name, value in run_cxx(program, *options).items()}
+
+
+def one_round(program: Path) -> dict[str, float]:
+    return {name: value for what in RUNS for name, value in one_run(program, what).items()}
 
 
 def report(rounds: list[dict[str, float]]) -> list[str]:
@@ -128,16 +103,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="keep every single measurement in this file")
     options = parser.parse_args()
-    program = build()
+    try:
+        program = build_programs(ROOT, PROGRAM) / PROGRAM
+    except LeftOutError as reason:
+        raise SystemExit(str(reason)) from None
     rounds = [one_round(program) for _ in range(options.rounds)]
     print("\n".join(report(rounds)))
-    if options.json:
-        about = {
-            "kernel": platform.release(),
-            "cpus": os.cpu_count(),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
-        options.json.write_text(json.dumps({"about": about, "rounds": rounds}, indent=1))
+    keep(options.json, {}, rounds=rounds)
 
 
 if __name__ == "__main__":
