@@ -91,6 +91,12 @@ aarch64: $(BIN)/.tools ## The C++ tests, cross-built for aarch64, under qemu-use
 bench: $(BIN)/.tools $(BIN)/.installed ## Build and run the C++ benchmarks; benchmarks/README.md has the others
 	@tools/cxx-benchmarks
 
+ROUNDS ?= 5
+.PHONY: bench-compare
+bench-compare: $(BIN)/.installed ## Every figure of the working tree as a ratio to that of BASE=rev, in ROUNDS=5; ARGS="switch --json f"
+	@[ -n "$(BASE)" ] || { echo "culm: name the revision to compare with: make bench-compare BASE=rev" >&2; exit 2; }
+	@$(BIN)/python benchmarks/compare.py --base "$(BASE)" --rounds $(ROUNDS) $(ARGS)
+
 .PHONY: lint
 lint: $(BIN)/.linters $(BIN)/.installed ## Check formatting, style and types
 	@$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
