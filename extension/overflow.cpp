@@ -62,24 +62,24 @@ void ended(Fiber& fiber) {
 // ------------------------------------------------------------------------------------------------------
 
 // Pending calls that found the stack not shrunk yet, since the last delivery.
-constexpr int kLooksMax = 10'000;
-thread_local int looks_left = 0;
+constexpr int kTriesMax = 10'000;
+thread_local int tries_left = 0;
 
 // A pending call, made by the evaluation loop of whichever thread comes first: on another one it has nothing to do.
-int look_again(void*) {
+int settle_again(void*) {
     ThreadHost* host = thread_host;
     if (host == nullptr) return 0;
     Fiber& fiber = host->scheduler->running();
     interpreter::overflow_raised(saved_state(*host, fiber));
     runtime::settle_overflow(fiber);
-    if (!runtime::has_overflown(fiber) || --looks_left <= 0) return 0;
-    (void)interpreter::call_soon(host->record, look_again, nullptr);
+    if (!runtime::has_overflown(fiber) || --tries_left <= 0) return 0;
+    (void)interpreter::call_soon(host->record, settle_again, nullptr);
     return 0;
 }
 
-void look_soon(ThreadHost& host) {
-    looks_left = kLooksMax;
-    (void)interpreter::call_soon(host.record, look_again, nullptr);
+void settle_soon(ThreadHost& host) {
+    tries_left = kTriesMax;
+    (void)interpreter::call_soon(host.record, settle_again, nullptr);
 }
 
 PyObject* message_for(PyFiber* self) {
@@ -101,7 +101,7 @@ PyObject* construct(PyTypeObject* type, PyObject* arguments, PyObject* keywords)
     if (self == nullptr || !interpreter::overflow_delivered(host->record, saved_state(*host, *self->fiber))) {
         return base_type->tp_new(type, arguments, keywords);
     }
-    look_soon(*host);
+    settle_soon(*host);
     PyObject* message = message_for(self);
     PyObject* with_message = message == nullptr ? nullptr : PyTuple_Pack(1, message);
     Py_XDECREF(message);
@@ -147,7 +147,7 @@ int initialize_recursion_error(PyObject* self, PyObject* arguments, PyObject* ke
     interpreter::SavedState& state = saved_state(*host, *fiber->fiber);
     const bool stands_for_one =
         interpreter::overflow_replaced(host->record, state, runtime::has_overflown(*fiber->fiber));
-    look_soon(*host);
+    settle_soon(*host);
     if (!stands_for_one) return base_initialize(self, arguments, keywords);
     settle();
     PyObject* message = message_for(fiber);

@@ -25,7 +25,7 @@ struct FreeChunk {
 struct ChunkCache {
     PyObjectArenaAllocator below{};
     FreeChunk* free = nullptr;
-    ArenaStatistics statistics;
+    ChunkCacheStatistics statistics;
     std::atomic_flag busy = ATOMIC_FLAG_INIT;
 };
 
@@ -90,7 +90,7 @@ void install_chunk_cache() noexcept {
     cache.statistics.installed = true;
 }
 
-ArenaStatistics arena_statistics() noexcept { return cache.statistics; }
+ChunkCacheStatistics chunk_cache_statistics() noexcept { return cache.statistics; }
 
 _PyStackChunk* make_root_chunk(void* memory, std::size_t bytes) noexcept {
     assert(bytes > sizeof(_PyStackChunk));

@@ -148,12 +148,12 @@ bool signal_tripped() noexcept;
 std::size_t c_recursion_budget(std::size_t stack_bytes) noexcept;
 
 // The cache of 16 KB data-stack chunks in front of the object arena allocator.
-struct ArenaStatistics {
+struct ChunkCacheStatistics {
     std::size_t hits = 0;    // chunk requests answered from the cache
     std::size_t misses = 0;  // chunk requests handed on
     std::size_t cached = 0;  // blocks in the cache
     bool installed = false;  // false where the interpreter keeps a chunk itself
 };
-ArenaStatistics arena_statistics() noexcept;
+ChunkCacheStatistics chunk_cache_statistics() noexcept;
 
 }  // namespace culm::interpreter

@@ -19,7 +19,7 @@ struct FiberSlab::Chunk {
 };
 
 Fiber* FiberSlab::allocate() noexcept {
-    if (!free_) collect_remote();
+    if (!free_) reclaim_remote();
     void* block = free_;
     if (block) {
         free_ = free_->next;
@@ -50,11 +50,11 @@ void FiberSlab::give_back(Fiber& fiber) noexcept {
 }
 
 std::size_t FiberSlab::live() noexcept {
-    collect_remote();
+    reclaim_remote();
     return live_;
 }
 
-void FiberSlab::collect_remote() noexcept {
+void FiberSlab::reclaim_remote() noexcept {
     if (!remote_.load(std::memory_order_relaxed)) return;
     FreeBlock* block = remote_.exchange(nullptr, std::memory_order_acquire);
     while (block) {

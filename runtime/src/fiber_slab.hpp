@@ -40,7 +40,7 @@ private:
     struct Chunk;
 
     bool add_chunk() noexcept;
-    void collect_remote() noexcept;
+    void reclaim_remote() noexcept;
 
     static inline constinit thread_local FiberSlab* owned_ = nullptr;
     static inline constinit std::atomic<Chunk*> all_chunks_{nullptr};  // of every slab, newest first; only grows

@@ -210,8 +210,8 @@ Fiber* Scheduler::fiber_of_stack(const Stack& stack) noexcept {
 // The fiber to run after `self`, which is ready, parked or finished. With none runnable, waits on self's stack.
 inline Fiber& Scheduler::next_runnable(Fiber& self) noexcept {
     for (;;) {
-        if (--looks_left_ == 0) [[unlikely]]
-            look();
+        if (--switches_left_ == 0) [[unlikely]]
+            catch_up();
         if (Fiber* next = parts_->run_queue.pop()) {
             parts_->run_queue.prefetch();
             return *next;
@@ -319,7 +319,7 @@ void Scheduler::give_back_stack(Fiber& fiber) noexcept {
 void Scheduler::yield_now() noexcept {
     assert(!at_work_);
     if (parts_->run_queue.empty()) {
-        if (--looks_left_ == 0) look();
+        if (--switches_left_ == 0) catch_up();
         if (parts_->run_queue.empty()) return;
     }
     Fiber& self = *running_;
@@ -377,8 +377,8 @@ inline Woken Scheduler::cross(Fiber& self, Fiber& target) noexcept {
     swap(self, target, false);
     // Read before `arrived`, which may wait in turn.
     const Woken result{self.wake_, std::exchange(self.own_.value, nullptr)};
-    if (--looks_left_ == 0) [[unlikely]]
-        look();
+    if (--switches_left_ == 0) [[unlikely]]
+        catch_up();
     arrive(self, true);
     return result;
 }

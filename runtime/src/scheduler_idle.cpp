@@ -55,8 +55,8 @@ const sigset_t& held_signals() noexcept {
 }  // namespace
 
 // Fibers may be runnable: nothing here waits.
-[[gnu::noinline]] void Scheduler::look() noexcept {
-    looks_left_ = kSwitchesPerLook;
+[[gnu::noinline]] void Scheduler::catch_up() noexcept {
+    switches_left_ = kSwitchesPerCatchUp;
     const WorkScope work(at_work_, errno_);
     const std::int64_t now_ns = take_in();
     if (reactor_->waiting() > 0) poll_reactor(0, nullptr);
@@ -68,7 +68,7 @@ const sigset_t& held_signals() noexcept {
 
 // Nothing is runnable. Returns when that may have changed.
 [[gnu::noinline]] void Scheduler::idle(Fiber& self) noexcept {
-    looks_left_ = kSwitchesPerLook;
+    switches_left_ = kSwitchesPerCatchUp;
     exit_if_deserted();
     const WorkScope work(at_work_, errno_);
     take_in();
@@ -124,7 +124,8 @@ void Scheduler::poll_idle(Fiber& self, std::int64_t timeout_ns) noexcept {
 // Where the language's signal handlers run, signals are held back from the look whether one is pending until the kernel
 // has put the thread to sleep: one that comes in between would have been noted too late to be seen and too early to
 // interrupt the sleep. The kernel lets them in again while it waits, and only then (epoll_pwait(2)).
-// Out of line, as are idle() and look(): inside the switch its signal set would lie on the stack of every parked fiber.
+// Out of line, as are idle() and catch_up(): inside the switch its signal set would lie on the stack of every parked
+// fiber.
 [[gnu::noinline]] void Scheduler::sleep_in_poll(Fiber& self, std::int64_t timeout_ns) noexcept {
     const Embedder& embedder = detail::embedder;
     const Signals& signals = embedder.signals;

@@ -148,7 +148,7 @@ Result<void> Scheduler::close_current() noexcept {
             release_thread_signal_stack();
             return {};
         }
-        self->look();
+        self->catch_up();
     }
     return kBusy;
 }

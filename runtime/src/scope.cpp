@@ -88,7 +88,7 @@ void Scope::cancel(void* reason) noexcept {
 
 void Scope::end_waits_below() noexcept {
     // Recursion as deep as the scopes are nested.
-    if (fiber_ && fiber_->state_ == FiberState::kParked && scheduler_->look_at_scopes(*fiber_)) {
+    if (fiber_ && fiber_->state_ == FiberState::kParked && scheduler_->apply_scopes(*fiber_)) {
         if (scheduler_->end_wait(*fiber_, Wake::kCancelled)) Scheduler::note_cancelled(*fiber_);
     }
     for (Scope* child = children_.front(); child; child = children_.after(*child)) {
@@ -114,7 +114,7 @@ void Scope::set_shielded(bool is_shielded) noexcept {
 // --- the scheduler's side ---
 
 // True: the fiber's waits end with kCancelled. Gives each scope that is looked at its timer.
-[[gnu::noinline]] bool Scheduler::look_at_scopes(Fiber& fiber) noexcept {
+[[gnu::noinline]] bool Scheduler::apply_scopes(Fiber& fiber) noexcept {
     Scope* scope = fiber.scope_;
     std::int64_t now_ns = 0;
     while (scope) {

@@ -123,7 +123,7 @@ void Shrinker::look_at_pressure(std::int64_t now_ns) noexcept {
     if (clock_jumps_ && !pressure_sources_overridden()) return;
     next_pressure_look_ns_ = deadline_after(now_ns, kPressureLookNs);
     if (!has_something_to_give()) return;
-    if (!gauge_.look(now_ns)) return;
+    if (!gauge_.take_reading(now_ns)) return;
     ++counts_.pressure_events;
     reach_ = Reach::kSuspended;
     draining_ = true;

@@ -119,8 +119,8 @@ PyObject* signal_tripped(PyObject*, PyObject*) { return PyBool_FromLong(interpre
 PyObject* budget(PyObject*, PyObject* bytes) {
     return PyLong_FromSize_t(interpreter::c_recursion_budget(PyLong_AsSize_t(bytes)));
 }
-PyObject* arena_statistics(PyObject*, PyObject*) {
-    const interpreter::ArenaStatistics statistics = interpreter::arena_statistics();
+PyObject* chunk_cache_statistics(PyObject*, PyObject*) {
+    const interpreter::ChunkCacheStatistics statistics = interpreter::chunk_cache_statistics();
     return Py_BuildValue("{sNsnsnsn}", "installed", PyBool_FromLong(statistics.installed), "hits", statistics.hits,
                          "misses", statistics.misses, "cached", statistics.cached);
 }
@@ -184,15 +184,16 @@ PyObject* recursion_taken(PyObject*, PyObject* steps) {
     return PyLong_FromLong(difference);
 }
 
-PyMethodDef functions[] = {{"park", function_park, METH_VARARGS, "Suspend the running fiber."},
-                           {"raise_soon", function_raise_soon, METH_O, "Exception for the running fiber, or None."},
-                           {"main_thread_identity", main_thread_identity, METH_NOARGS, "What the runtime believes."},
-                           {"signal_tripped", signal_tripped, METH_NOARGS, "A signal waits for its handler."},
-                           {"c_recursion_budget", budget, METH_O, "Units for a stack of so many bytes."},
-                           {"recursion_taken", recursion_taken, METH_O, "What steps of taking and giving leave."},
-                           {"arena_statistics", arena_statistics, METH_NOARGS, "The cache of data-stack chunks."},
-                           {"time_switch_state", time_switch_state, METH_VARARGS, "Nanoseconds of a switch_state."},
-                           {}};
+PyMethodDef functions[] = {
+    {"park", function_park, METH_VARARGS, "Suspend the running fiber."},
+    {"raise_soon", function_raise_soon, METH_O, "Exception for the running fiber, or None."},
+    {"main_thread_identity", main_thread_identity, METH_NOARGS, "What the runtime believes."},
+    {"signal_tripped", signal_tripped, METH_NOARGS, "A signal waits for its handler."},
+    {"c_recursion_budget", budget, METH_O, "Units for a stack of so many bytes."},
+    {"recursion_taken", recursion_taken, METH_O, "What steps of taking and giving leave."},
+    {"chunk_cache_statistics", chunk_cache_statistics, METH_NOARGS, "The cache of data-stack chunks."},
+    {"time_switch_state", time_switch_state, METH_VARARGS, "Nanoseconds of a switch_state."},
+    {}};
 
 PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "_interpreter_probe", nullptr, -1, functions, nullptr, nullptr, nullptr, nullptr};

@@ -133,7 +133,7 @@ def test_abandon_deep_fiber_gives_chunks_back():
         fiber = Fiber(functools.partial(down, 800), 10 * MB)
         fiber.resume()
         fiber.abandon()
-    statistics = probe.arena_statistics()
+    statistics = probe.chunk_cache_statistics()
     if statistics["installed"]:
         assert statistics["cached"] >= 3
 

@@ -227,9 +227,9 @@ def test_call_across_the_end_of_a_chunk_reuses_chunks():
         for n in range(30):
             level(n)
 
-    before = probe.arena_statistics()
+    before = probe.chunk_cache_statistics()
     Fiber(body).resume()
-    after = probe.arena_statistics()
+    after = probe.chunk_cache_statistics()
     if after["installed"]:
         assert after["hits"] - before["hits"] >= 100
         assert after["misses"] - before["misses"] <= 10

@@ -61,7 +61,7 @@ TEST_CASE("a ready pipe is served although two fibers yield for ever") {
     one.join();
     other.join();
     reader.join();
-    CHECK(scheduler->statistics().switches - switches_when_ready < 2 * Scheduler::kSwitchesPerLook);
+    CHECK(scheduler->statistics().switches - switches_when_ready < 2 * Scheduler::kSwitchesPerCatchUp);
     close(ends[0]);
     close(ends[1]);
 }
@@ -70,7 +70,7 @@ TEST_CASE("a fiber that yields alone still lets timers and calls in") {
     SchedulerForTest scheduler;
     bool called = false;
     REQUIRE(scheduler->post([](Scheduler&, void* flag) { *static_cast<bool*>(flag) = true; }, &called));
-    for (unsigned i = 0; i <= Scheduler::kSwitchesPerLook; ++i) culm::yield_now();
+    for (unsigned i = 0; i <= Scheduler::kSwitchesPerCatchUp; ++i) culm::yield_now();
     CHECK(called);
 }
 

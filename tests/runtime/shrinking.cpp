@@ -87,7 +87,7 @@ void be_busy_until(Simulation& simulation, std::int64_t until_ns) {
     while (simulation.now_ns() < until_ns) {
         // Time stands still while fibers can run: move it by hand, a bit at a time.
         simulation.scheduler->clock().skip_to(simulation.now_ns() + 20 * kMillisecond);
-        for (unsigned i = 0; i < 2 * Scheduler::kSwitchesPerLook; ++i) let_others_run();
+        for (unsigned i = 0; i < 2 * Scheduler::kSwitchesPerCatchUp; ++i) let_others_run();
     }
     done = true;
     partner.join();

@@ -100,9 +100,9 @@ TEST_CASE("idle hooks bracket a poll that may block, and no other") {
     {
         SchedulerForTest scheduler;
         auto fiber = small_fiber([&] {
-            for (unsigned i = 0; i < 4 * Scheduler::kSwitchesPerLook; ++i) culm::yield_now();
+            for (unsigned i = 0; i < 4 * Scheduler::kSwitchesPerCatchUp; ++i) culm::yield_now();
         });
-        for (unsigned i = 0; i < 4 * Scheduler::kSwitchesPerLook; ++i) culm::yield_now();
+        for (unsigned i = 0; i < 4 * Scheduler::kSwitchesPerCatchUp; ++i) culm::yield_now();
         fiber.join();
         CHECK(idled == 0);
         culm::sleep_for(std::chrono::milliseconds(1));

@@ -2,10 +2,10 @@
 // reports as pressure stall information.
 //
 // Both are files (memory.current and its siblings in the group's directory, /proc/pressure/memory), found once and read
-// again at each look. Where they are missing nothing is ever short. No descriptor is kept, so fork and daemons that
-// close what they do not know do no harm. No trigger is registered with the kernel either: what it counts adds up, so
-// that looking now and then misses nothing, and a trigger needs a privilege.
-// Invariant: looking never fails; what cannot be read counts as plenty.
+// again for each reading. Where they are missing memory never counts as short. No descriptor is kept, so fork and
+// daemons that close what they do not know do no harm. No trigger is registered with the kernel either: what it counts
+// adds up, so that a reading now and then misses nothing, and a trigger needs a privilege. Invariant: a reading never
+// fails; what cannot be read counts as plenty.
 #pragma once
 
 #include <cstddef>
@@ -27,23 +27,25 @@ const PressureSources& pressure_sources() noexcept;
 bool override_pressure_sources(const PressureSources* sources) noexcept;
 bool pressure_sources_overridden() noexcept;
 
-// One observer of the pressure, with its own idea of when it last looked.
+// Tells one scheduler about the pressure. It remembers its last reading, because the kernel's counters only grow and
+// the difference between two readings is what counts.
 class PressureGauge {
 public:
     // The group holds more than this part of its limit, file pages that nobody uses set aside; or somebody has waited
-    // for memory for more than that part of the time since the last look.
+    // for memory for more than that part of the time since the last reading.
     static constexpr std::size_t kGroupPercent = 90;
     static constexpr std::int64_t kStallPercent = 10;
 
-    // Whether memory is short. `now_ns` tells how long ago the last look was. Four small files at most.
-    bool look(std::int64_t now_ns) noexcept;
+    // Reads the files, at most four small ones, and says whether memory is short. From `now_ns` it knows how much time
+    // has passed since the last reading.
+    bool take_reading(std::int64_t now_ns) noexcept;
 
 private:
     bool group_is_full(const PressureSources& sources) noexcept;
     bool somebody_stalls(const PressureSources& sources, std::int64_t now_ns) noexcept;
 
-    const PressureSources* sources_ = nullptr;  // of the last look
-    std::int64_t last_look_ns_ = 0;
+    const PressureSources* sources_ = nullptr;  // of the last reading
+    std::int64_t last_reading_ns_ = 0;
     std::int64_t last_stall_us_ = -1;  // unknown
 };
 

@@ -161,7 +161,7 @@ bool override_pressure_sources(const PressureSources* sources) noexcept {
 
 bool pressure_sources_overridden() noexcept { return overriding.load(std::memory_order_relaxed) != nullptr; }
 
-bool PressureGauge::look(std::int64_t now_ns) noexcept {
+bool PressureGauge::take_reading(std::int64_t now_ns) noexcept {
     const PressureSources& sources = pressure_sources();
     if (&sources != sources_) {
         sources_ = &sources;
@@ -196,9 +196,9 @@ bool PressureGauge::group_is_full(const PressureSources& sources) noexcept {
 bool PressureGauge::somebody_stalls(const PressureSources& sources, std::int64_t now_ns) noexcept {
     if (sources.stall_file[0] == '\0') return false;
     const long total_us = stalled_us(sources.stall_file);
-    const std::int64_t since_us = (now_ns - last_look_ns_) / 1000;
+    const std::int64_t since_us = (now_ns - last_reading_ns_) / 1000;
     const std::int64_t before_us = last_stall_us_;
-    last_look_ns_ = now_ns;
+    last_reading_ns_ = now_ns;
     last_stall_us_ = total_us;
     if (total_us < 0 || before_us < 0 || since_us <= 0) return false;
     return (total_us - before_us) * 100 > since_us * kStallPercent;

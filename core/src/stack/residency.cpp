@@ -86,10 +86,10 @@ std::byte* page_floor(const void* address) noexcept {
 // stride odd.
 constexpr std::ptrdiff_t kGapBytesMax = std::ptrdiff_t{256} << 10;
 
-// Adds up runs of present pages that come in address order and belong to several stacks in address order.
-class Sorter {
+// Adds each run of present pages to the use of the stack that it belongs to. Runs and stacks come in address order.
+class UseCounter {
 public:
-    Sorter(std::span<const SuspendedStack> stacks, std::span<SuspendedUse> uses) noexcept
+    UseCounter(std::span<const SuspendedStack> stacks, std::span<SuspendedUse> uses) noexcept
         : stacks_(stacks), uses_(uses) {
         for (SuspendedUse& use : uses_) use = {};
     }
@@ -124,14 +124,14 @@ private:
     std::size_t next_ = 0;
 };
 
-Result<void> sweep(std::span<const SuspendedStack> stacks, Sorter& sorter) noexcept {
+Result<void> sweep(std::span<const SuspendedStack> stacks, UseCounter& counter) noexcept {
     os::Range runs[64];
     std::byte* const end = stacks.back().stack.base;
     for (std::byte* from = stacks.front().stack.limit(); from < end;) {
         const os::PresentRuns present = os::scan_present(from, end, runs);
         if (present.error != 0) return failed(present.error);
         for (std::size_t i = 0; i < present.count; ++i) {
-            sorter.add(static_cast<const std::byte*>(runs[i].start), runs[i].bytes);
+            counter.add(static_cast<const std::byte*>(runs[i].start), runs[i].bytes);
         }
         if (present.scanned_until <= from) return failed(EIO);
         from = present.scanned_until;
@@ -140,11 +140,11 @@ Result<void> sweep(std::span<const SuspendedStack> stacks, Sorter& sorter) noexc
 }
 
 Result<void> sweep_all(std::span<const SuspendedStack> stacks, std::span<SuspendedUse> uses) noexcept {
-    Sorter sorter(stacks, uses);
+    UseCounter counter(stacks, uses);
     for (std::size_t first = 0; first < stacks.size();) {
         std::size_t end = first + 1;
         while (end < stacks.size() && stacks[end].stack.limit() - stacks[end - 1].stack.base <= kGapBytesMax) ++end;
-        if (Result<void> swept = sweep(stacks.subspan(first, end - first), sorter); !swept) return swept;
+        if (Result<void> swept = sweep(stacks.subspan(first, end - first), counter); !swept) return swept;
         first = end;
     }
     return {};
@@ -179,12 +179,12 @@ Result<void> measure_suspended(std::span<const SuspendedStack> stacks, std::span
     if (kernel_features().pagemap_scan) {
         if (Result<void> swept = sweep_all(stacks, uses.first(stacks.size()))) return swept;
     }
-    Sorter sorter(stacks, uses.first(stacks.size()));
+    UseCounter counter(stacks, uses.first(stacks.size()));
     for (const SuspendedStack& suspended : stacks) {
         auto add = [](void* context, const std::byte* start, std::size_t bytes) {
-            static_cast<Sorter*>(context)->add(start, bytes);
+            static_cast<UseCounter*>(context)->add(start, bytes);
         };
-        if (Result<void> seen = visit_present(suspended.stack, add, &sorter); !seen) return seen;
+        if (Result<void> seen = visit_present(suspended.stack, add, &counter); !seen) return seen;
     }
     return {};
 }

@@ -55,7 +55,7 @@ FlatArray<Object> objects;
 FlatArray<Slot> slots;
 
 // A constructor that runs long keeps its object unsettled; after so many walks what is not filled never will be.
-constexpr unsigned kLooksMax = 64;
+constexpr unsigned kTriesMax = 64;
 
 struct Walk {
     const void* interpreter_object;
@@ -244,7 +244,7 @@ int patch_object(dl_phdr_info* info, std::size_t, void* argument) noexcept {
         if (dynamic.data) patch_relocations(walk, *object, *info, dynamic, dynamic.data, dynamic.data_count);
     }
     if (object->complete) return 0;
-    if (++object->looks < kLooksMax) {
+    if (++object->looks < kTriesMax) {
         walk.outcome.unsettled = true;
     } else {
         object->complete = true;

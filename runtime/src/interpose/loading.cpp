@@ -24,9 +24,9 @@ namespace culm::runtime::interpose {
 
 namespace {
 
-constexpr unsigned kLooksAfterLoad = 64;
+constexpr unsigned kParksAfterLoad = 64;
 
-void note_load() noexcept { looks_after_load.store(kLooksAfterLoad, std::memory_order_relaxed); }
+void note_load() noexcept { parks_after_load.store(kParksAfterLoad, std::memory_order_relaxed); }
 
 }  // namespace
 
@@ -56,9 +56,9 @@ int dlclose(void* handle) noexcept {
 
 }  // namespace hooks
 
-void look_for_loaded() noexcept {
-    unsigned left = looks_after_load.load(std::memory_order_relaxed);
-    if (left > 0) looks_after_load.compare_exchange_strong(left, left - 1, std::memory_order_relaxed);
+void patch_newly_loaded() noexcept {
+    unsigned left = parks_after_load.load(std::memory_order_relaxed);
+    if (left > 0) parks_after_load.compare_exchange_strong(left, left - 1, std::memory_order_relaxed);
     patch_new_objects();
 }
 

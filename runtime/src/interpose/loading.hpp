@@ -5,16 +5,17 @@
 
 namespace culm::runtime::interpose {
 
-// Looks that are still to be made for what a dlopen brought. Set by the hook of dlopen, counted down by the parks.
-inline constinit std::atomic<unsigned> looks_after_load{0};
+// How many of the next parks search for objects that a dlopen has brought. Set by the hook of dlopen; each park counts
+// it down.
+inline constinit std::atomic<unsigned> parks_after_load{0};
 
 // Patches what was loaded since the last time, if anything was.
-void look_for_loaded() noexcept;
+void patch_newly_loaded() noexcept;
 
 // At each park: one load when nothing was opened lately.
 inline void patch_what_was_loaded() noexcept {
-    if (looks_after_load.load(std::memory_order_relaxed) != 0) [[unlikely]]
-        look_for_loaded();
+    if (parks_after_load.load(std::memory_order_relaxed) != 0) [[unlikely]]
+        patch_newly_loaded();
 }
 
 }  // namespace culm::runtime::interpose

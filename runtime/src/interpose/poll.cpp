@@ -27,7 +27,8 @@ int wait_for_any(Scheduler& scheduler, std::span<FdRequest> requests, std::int64
     }
     Parking parking(scheduler);
     const Wake wake = scheduler.wait_fds(requests, deadline_ns);
-    // Who closes a descriptor does so before this fiber runs again: the next look reports it in the call's own way.
+    // A descriptor is being closed. It will be closed before this fiber runs again, so that the next real call reports
+    // it in its own way.
     return wake == Wake::kClosed ? 0 : parking.outcome(wake);
 }
 
@@ -56,7 +57,7 @@ std::uint32_t wanted_by(short events) noexcept {
 }
 
 int poll_waiting(Scheduler& scheduler, pollfd* fds, nfds_t count, std::int64_t deadline_ns) noexcept {
-    return look_and_wait(
+    return try_and_wait(
         scheduler, deadline_ns, count, [&]() noexcept { return real.poll(fds, count, 0); },
         [&](Requests& requests) noexcept {
             for (nfds_t i = 0; i < count; ++i) {
@@ -66,7 +67,7 @@ int poll_waiting(Scheduler& scheduler, pollfd* fds, nfds_t count, std::int64_t d
 }
 
 int epoll_waiting(Scheduler& scheduler, int fd, epoll_event* events, int count, std::int64_t deadline_ns) noexcept {
-    return look_and_wait(
+    return try_and_wait(
         scheduler, deadline_ns, 1, [&]() noexcept { return real.epoll_wait(fd, events, count, 0); },
         [&](Requests& requests) noexcept { requests.add(fd, POLLIN); });
 }

@@ -1,5 +1,5 @@
-// The waiting that poll, select and epoll_wait have in common: look with the real call and no timeout, park until some
-// descriptor is ready, look again for the exact result.
+// The waiting that poll, select and epoll_wait have in common: make the real call with a timeout of zero, park until
+// some descriptor is ready, make the real call again for the exact result.
 #pragma once
 
 #include <array>
@@ -13,7 +13,8 @@
 namespace culm::runtime::interpose {
 
 // Parks until one of the descriptors is ready or being closed, or the deadline passes; without descriptors until the
-// deadline. 0: look again. ETIMEDOUT, EINTR or ECANCELED: the call ends. `deadline_ns` in the past only yields.
+// deadline. 0: make the real call again. ETIMEDOUT, EINTR or ECANCELED: the call ends. `deadline_ns` in the past only
+// yields.
 int wait_for_any(Scheduler& scheduler, std::span<FdRequest> requests, std::int64_t deadline_ns, BackOff& back_off,
                  bool again) noexcept;
 
@@ -37,13 +38,13 @@ private:
     std::size_t count_ = 0;
 };
 
-// look(): the real call with a timeout of zero. fill(requests): what to wait for, called once, after a first look that
-// found nothing. Returns what the last look did, or -1 with errno.
-template <class Look, class Fill>
-int look_and_wait(Scheduler& scheduler, std::int64_t deadline_ns, std::size_t count_max, Look look,
-                  Fill fill) noexcept {
+// try_now() makes the real call with a timeout of zero. fill(requests) says what to wait for; it is called once, after
+// a first try that found nothing. Returns what the last try did, or -1 with errno.
+template <class Try, class Fill>
+int try_and_wait(Scheduler& scheduler, std::int64_t deadline_ns, std::size_t count_max, Try try_now,
+                 Fill fill) noexcept {
     const int errno_before = errno;
-    if (const int found = look(); found != 0) return found;
+    if (const int found = try_now(); found != 0) return found;
     Requests requests(count_max);
     if (!requests) {
         errno = ENOMEM;
@@ -58,7 +59,7 @@ int look_and_wait(Scheduler& scheduler, std::int64_t deadline_ns, std::size_t co
             return -1;
         }
         errno = errno_before;
-        if (const int found = look(); found != 0 || failure == ETIMEDOUT) return found;
+        if (const int found = try_now(); found != 0 || failure == ETIMEDOUT) return found;
     }
 }
 

@@ -1,5 +1,5 @@
-// select and pselect. The sets are copied first, because each look overwrites them; the caller's are written once, at
-// the end, and left alone on error. select's timeout becomes the time not slept, as Linux does. A pselect whose mask
+// select and pselect. The sets are copied first, because each real call overwrites them; the caller's are written once,
+// at the end, and left alone on error. select's timeout becomes the time not slept, as Linux does. A pselect whose mask
 // differs from the thread's goes to libc (see poll.cpp).
 #include <poll.h>
 
@@ -31,7 +31,7 @@ public:
     }
     explicit operator bool() const noexcept { return all_ != nullptr; }
 
-    int look() noexcept {
+    int try_now() noexcept {
         fd_set* sets[3] = {};
         for (int i = 0; i < 3; ++i) {
             if (!callers_[i]) continue;
@@ -93,8 +93,8 @@ int select_waiting(Scheduler& scheduler, int count, fd_set* readable, fd_set* wr
         errno = ENOMEM;
         return -1;
     }
-    const int found = look_and_wait(
-        scheduler, deadline_ns, sets.wanted_count(), [&]() noexcept { return sets.look(); },
+    const int found = try_and_wait(
+        scheduler, deadline_ns, sets.wanted_count(), [&]() noexcept { return sets.try_now(); },
         [&](Requests& requests) noexcept { sets.fill(requests); });
     if (found >= 0) sets.write_back();
     return found;

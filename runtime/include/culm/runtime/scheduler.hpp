@@ -1,10 +1,10 @@
 // Runs the fibers of one OS thread. There is no hub fiber: a fiber that blocks picks the next runnable one and switches
 // straight to it; with none runnable it polls the reactor on its own stack.
 //
-// The run queue is first in first out. After kSwitchesPerLook switches the scheduler looks at timers, the reactor and
-// the requests of other threads even if fibers are runnable, so that a ready socket waits for a bounded time.
-// All members are for the owning OS thread unless marked thread-safe.
-// Invariant: exactly one fiber per scheduler is kRunning, and it is the one whose stack the OS thread is on.
+// The run queue is first in first out. After kSwitchesPerCatchUp switches the scheduler looks at timers, the reactor
+// and the requests of other threads even if fibers are runnable, so that a ready socket waits for a bounded time. All
+// members are for the owning OS thread unless marked thread-safe. Invariant: exactly one fiber per scheduler is
+// kRunning, and it is the one whose stack the OS thread is on.
 #pragma once
 
 #include <csignal>
@@ -29,7 +29,7 @@ namespace culm::runtime {
 
 class Scheduler {
 public:
-    static constexpr unsigned kSwitchesPerLook = 256;
+    static constexpr unsigned kSwitchesPerCatchUp = 256;
 
     // The calling thread's scheduler, or null. One thread-local load.
     static Scheduler* current() noexcept { return current_; }
@@ -203,14 +203,14 @@ private:
     bool must_end_waits(Fiber& fiber) noexcept {
         if (!fiber.is_cancelled_ && !fiber.scope_) [[likely]]
             return false;
-        return look_at_scopes(fiber);
+        return apply_scopes(fiber);
     }
-    bool look_at_scopes(Fiber& fiber) noexcept;
+    bool apply_scopes(Fiber& fiber) noexcept;
     static void note_cancelled(Fiber& fiber) noexcept;
     static bool sees_its_own_cancel(const Fiber& fiber) noexcept;
 
     // scheduler_idle.cpp: what happens between fibers
-    void look() noexcept;
+    void catch_up() noexcept;
     void idle(Fiber& self) noexcept;
     void wait_for_work(Fiber& self) noexcept;
     std::int64_t take_in() noexcept;
@@ -237,7 +237,7 @@ private:
     int* errno_ = nullptr;        // of the owning thread
     void* exceptions_ = nullptr;  // __cxa_get_globals() of the owning thread
     std::uint64_t switches_ = 0;
-    unsigned looks_left_ = kSwitchesPerLook;
+    unsigned switches_left_ = kSwitchesPerCatchUp;
     std::uint8_t epoch_ = 1;  // the shrinker's idea of now
     bool at_work_ = false, lost_in_fork_ = false;
     bool clock_jumps_ = false;  // simulated: never waits for real time

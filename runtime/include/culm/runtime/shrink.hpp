@@ -33,7 +33,8 @@ struct ShrinkSettings {
 
 // Thread-safe. The settings in force, for every scheduler that is or will be.
 ShrinkSettings shrink_settings() noexcept;
-// The calling thread's scheduler follows at once, others at their next look; idle ones are woken for it.
+// The calling thread's scheduler follows at once, others when they next look at timers and requests; idle ones are
+// woken for it.
 void set_shrink_settings(const ShrinkSettings& settings) noexcept;
 
 struct ShrinkStatistics {
