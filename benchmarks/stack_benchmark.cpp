@@ -22,6 +22,7 @@
 #include "culm/runtime/spawn.hpp"
 #include "culm/stack_arena.hpp"
 #include "culm/stack_pool.hpp"
+#include "culm/testing/overrides.hpp"
 
 namespace {
 

@@ -86,19 +86,6 @@ PyObject* kernel_features(PyObject*, PyObject*) {
                          "mappings_max", static_cast<Py_ssize_t>(kernel.mappings_max));
 }
 
-PyObject* override_overcommit_mode(PyObject*, PyObject* mode) {
-    const long wanted = PyLong_AsLong(mode);
-    if (wanted == -1 && PyErr_Occurred() != nullptr) return nullptr;
-    if (wanted < 0 || wanted > 2) {
-        PyErr_Format(PyExc_ValueError, "the overcommit mode is 0, 1 or 2, not %ld", wanted);
-        return nullptr;
-    }
-    KernelFeatures features = culm::kernel_features();
-    features.overcommit_mode = static_cast<int>(wanted);
-    culm::override_kernel_features(features);
-    Py_RETURN_NONE;
-}
-
 PyObject* stack_classes(PyObject*, PyObject*) {
     static const char* const kNames[kStackClassCount] = {"64 KB", "256 KB", "1 MB", "10 MB", "100 MB", "1 GB"};
     PyObject* list = PyList_New(0);

@@ -8,7 +8,6 @@ namespace culm::extension {
 PyObject* statistics(PyObject* module, PyObject* unused);
 PyObject* trim(PyObject* module, PyObject* unused);
 PyObject* kernel_features(PyObject* module, PyObject* unused);
-PyObject* override_overcommit_mode(PyObject* module, PyObject* mode);
 PyObject* stack_classes(PyObject* module, PyObject* unused);
 PyObject* context_implementation(PyObject* module, PyObject* unused);
 

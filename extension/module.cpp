@@ -9,6 +9,7 @@
 #include "interposition.hpp"
 #include "lowlevel.hpp"
 #include "overflow.hpp"
+#include "overrides.hpp"
 #include "scheduling.hpp"
 #include "settings.hpp"
 #include "stack_sites.hpp"

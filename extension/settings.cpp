@@ -1,8 +1,6 @@
 // Passes the settings of shrinking on, and says where memory pressure is read.
 #include "settings.hpp"
 
-#include <cstring>
-
 #include "culm/memory_pressure.hpp"
 #include "culm/runtime/shrink.hpp"
 
@@ -10,20 +8,6 @@ namespace culm::extension {
 
 using runtime::kNever;
 using runtime::ShrinkSettings;
-
-namespace {
-
-// Of a file system path; false: an exception is set.
-bool copy_path(const char* path, char (&into)[PressureSources::kPathBytesMax]) {
-    if (std::strlen(path) >= sizeof(into)) {
-        PyErr_Format(PyExc_ValueError, "a path of memory pressure may have at most %zu bytes", sizeof(into) - 1);
-        return false;
-    }
-    std::strcpy(into, path);
-    return true;
-}
-
-}  // namespace
 
 PyObject* shrink_settings(PyObject*, PyObject*) {
     const ShrinkSettings now = runtime::shrink_settings();
@@ -60,17 +44,4 @@ PyObject* pressure_sources(PyObject*, PyObject*) {
     const PressureSources& sources = culm::pressure_sources();
     return Py_BuildValue("{s:s,s:s}", "group_directory", sources.group_directory, "stall_file", sources.stall_file);
 }
-
-PyObject* override_pressure_sources(PyObject*, PyObject* arguments) {
-    const char* group_directory = nullptr;
-    const char* stall_file = nullptr;
-    if (!PyArg_ParseTuple(arguments, "zz:override_pressure_sources", &group_directory, &stall_file)) return nullptr;
-    PressureSources sources;
-    if (group_directory != nullptr && !copy_path(group_directory, sources.group_directory)) return nullptr;
-    if (stall_file != nullptr && !copy_path(stall_file, sources.stall_file)) return nullptr;
-    const bool is_override = group_directory != nullptr || stall_file != nullptr;
-    if (!culm::override_pressure_sources(is_override ? &sources : nullptr)) return PyErr_NoMemory();
-    Py_RETURN_NONE;
-}
-
 }  // namespace culm::extension

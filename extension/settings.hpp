@@ -8,6 +8,5 @@ namespace culm::extension {
 PyObject* shrink_settings(PyObject* module, PyObject* unused);
 PyObject* set_shrink_settings(PyObject* module, PyObject* arguments);
 PyObject* pressure_sources(PyObject* module, PyObject* unused);
-PyObject* override_pressure_sources(PyObject* module, PyObject* arguments);
 
 }  // namespace culm::extension

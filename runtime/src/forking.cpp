@@ -14,6 +14,7 @@
 #include "embedder.hpp"
 #include "fiber_moves.hpp"
 #include "parking_lot.hpp"
+#include "scheduler_inside.hpp"
 #include "scheduler_parts.hpp"
 #include "scheduler_registry.hpp"
 
@@ -49,7 +50,7 @@ struct Forking {
             registry.drop(*other);
         }
         ClosingNotices::after_fork_in_child();
-        if (here) here->go_on_in_child(keeps_fibers.load(std::memory_order_relaxed));
+        if (here) here->inside().go_on_in_child(keeps_fibers.load(std::memory_order_relaxed));
     }
 };
 
@@ -60,7 +61,7 @@ void handle_forks() noexcept {
     static_cast<void>(registered);
 }
 
-void Scheduler::go_on_in_child(bool keep_fibers) noexcept {
+void Scheduler::Inside::go_on_in_child(bool keep_fibers) noexcept {
     Parts& parts = *parts_;
     parts.thread_identity = pthread_self();
     parts.inbox.reset_after_fork(keep_fibers);
@@ -71,7 +72,7 @@ void Scheduler::go_on_in_child(bool keep_fibers) noexcept {
     if (detail::embedder.lives.forked) detail::embedder.lives.forked(*running_);
 }
 
-void Scheduler::abandon_all_but(Fiber& survivor) noexcept {
+void Scheduler::Inside::abandon_all_but(Fiber& survivor) noexcept {
     Parts& parts = *parts_;
     const auto lost = detail::embedder.lives.lost_in_fork;
     parts.shrinker.for_each([&](Fiber& fiber) {

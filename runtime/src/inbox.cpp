@@ -1,6 +1,7 @@
 // The flag is written under the lock, so that the first arrival after a delivery always sees that it is the first; the
 // reactor is notified under it too, so that it cannot be destroyed in between.
 #include "inbox.hpp"
+#include "scheduler_inside.hpp"
 
 #include <cstdlib>
 #include <new>
@@ -59,8 +60,8 @@ std::size_t Inbox::deliver(Scheduler& scheduler) noexcept {
         std::swap(fibers, fibers_);
         std::swap(calls, calls_);
     }
-    // Answered, a fiber may be added again, and gone.
-    while (Fiber* fiber = fibers.pop()) scheduler.answer(*fiber);
+    // From the answer on, another thread may add the fiber again, and it may be gone.
+    while (Fiber* fiber = fibers.pop()) scheduler.inside().answer(*fiber);
     std::size_t count = 0;
     for (; Call* call = calls.pop(); ++count) {
         const Call made = *call;
@@ -87,7 +88,7 @@ void Inbox::close() noexcept {
         std::swap(calls, calls_);
         pending_.store(false, std::memory_order_relaxed);
     }
-    while (Fiber* fiber = fibers.pop()) Scheduler::refuse(*fiber);
+    while (Fiber* fiber = fibers.pop()) Scheduler::Inside::refuse(*fiber);
     while (Call* call = calls.pop()) std::free(call);
 }
 
@@ -99,7 +100,8 @@ void Inbox::reset_after_fork(bool keep_contents) noexcept {
         new (&mutex_) std::mutex();
     }
     if (!intact || !keep_contents) {
-        // What was asked by threads that do not exist here. Half-written lists are leaked; so are the references.
+        // It was asked by threads that do not exist here. A list that one of them was changing cannot be walked, so the
+        // calls and the references to fibers are leaked.
         fibers_ = {};
         calls_ = {};
     }

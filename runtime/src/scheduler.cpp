@@ -17,6 +17,7 @@
 #include "embedder.hpp"
 #include "fiber_moves.hpp"
 #include "parking_lot.hpp"
+#include "scheduler_inside.hpp"
 #include "scheduler_parts.hpp"
 #include "yellow_zone_keeper.hpp"
 
@@ -91,7 +92,7 @@ Result<Fiber*> Scheduler::start(const Task& task) noexcept {
     return made;
 }
 
-Fiber* Scheduler::new_main_fiber() noexcept {
+Fiber* Scheduler::Inside::new_main_fiber() noexcept {
     Parts& parts = *parts_;
     if (!parts.timers.reserve(2)) return nullptr;
     Fiber* fiber = parts.slab->allocate();
@@ -107,13 +108,13 @@ Fiber* Scheduler::new_main_fiber() noexcept {
 
 void Scheduler::start(Fiber& fiber) noexcept {
     assert(fiber.state_ == FiberState::kNew);
-    admit(fiber);
+    inside().admit(fiber);
     fiber.move_to(FiberState::kReady);
     parts_->run_queue.push_back(fiber);
 }
 
 // A new fiber becomes one of ours: counted, listed, and held until it has finished.
-void Scheduler::admit(Fiber& fiber) noexcept {
+void Scheduler::Inside::admit(Fiber& fiber) noexcept {
     assert(fiber.scheduler_ == this);
     fiber.retain();
     Parts& parts = *parts_;
@@ -124,7 +125,7 @@ void Scheduler::admit(Fiber& fiber) noexcept {
 }
 
 // The opposite of admit(), but for the reference.
-void Scheduler::dismiss(Fiber& fiber) noexcept {
+void Scheduler::Inside::dismiss(Fiber& fiber) noexcept {
     Parts& parts = *parts_;
     parts.shrinker.dismiss(fiber);
     --parts.fibers;
@@ -140,13 +141,13 @@ void Scheduler::discard(Fiber& fiber) noexcept {
     parts_->unpromise_stack(fiber.stack_class_, fiber.stack_strategy_);
     --parts_->unstarted;
     if (fiber.scope_) std::exchange(fiber.scope_, nullptr)->fiber_ = nullptr;  // its maker leaves it
-    tell_joiners(fiber);
+    inside().tell_joiners(fiber);
 }
 
-void Scheduler::abandon(Fiber& fiber) noexcept { give_up(fiber, false); }
+void Scheduler::abandon(Fiber& fiber) noexcept { inside().give_up(fiber, false); }
 
 // The fiber will never run again. `with_stack`: its stack goes back to the pool, as nothing can refer to it any more.
-void Scheduler::give_up(Fiber& fiber, bool with_stack) noexcept {
+void Scheduler::Inside::give_up(Fiber& fiber, bool with_stack) noexcept {
     assert(fiber.scheduler_ == this);
     assert(&fiber != running_);
     assert(!fiber.is_main_);
@@ -174,7 +175,7 @@ void Scheduler::give_up(Fiber& fiber, bool with_stack) noexcept {
 }
 
 // Those of this thread wait in the fiber's own ring, others in the parking lot.
-void Scheduler::tell_joiners(Fiber& fiber) noexcept {
+void Scheduler::Inside::tell_joiners(Fiber& fiber) noexcept {
     while (Wait* wait = fiber.joiners_.front()) {
         fiber.joiners_.remove(*wait);
         complete(*wait);
@@ -208,7 +209,7 @@ Fiber* Scheduler::fiber_of_stack(const Stack& stack) noexcept {
 // --- switching ---
 
 // The fiber to run after `self`, which is ready, parked or finished. With none runnable, waits on self's stack.
-inline Fiber& Scheduler::next_runnable(Fiber& self) noexcept {
+inline Fiber& Scheduler::Inside::next_runnable(Fiber& self) noexcept {
     for (;;) {
         if (--switches_left_ == 0) [[unlikely]]
             catch_up();
@@ -221,7 +222,7 @@ inline Fiber& Scheduler::next_runnable(Fiber& self) noexcept {
 }
 
 // Switches: control leaves `from` here and comes back when something switches to it.
-[[gnu::always_inline]] inline void Scheduler::swap(Fiber& from, Fiber& to, bool from_ends) noexcept {
+[[gnu::always_inline]] inline void Scheduler::Inside::swap(Fiber& from, Fiber& to, bool from_ends) noexcept {
     const bool near_limit = YellowZoneKeeper::must_see_leaving(from, __builtin_frame_address(0));
     if (near_limit) [[unlikely]]
         YellowZoneKeeper::leaves(from);
@@ -250,7 +251,7 @@ inline Fiber& Scheduler::next_runnable(Fiber& self) noexcept {
 }
 
 // False: `self` was the next runnable itself and nothing was switched.
-bool Scheduler::suspend(Fiber& self) noexcept {
+bool Scheduler::Inside::suspend(Fiber& self) noexcept {
     Fiber& next = next_runnable(self);
     next.move_to(FiberState::kRunning);
     if (&next == &self) return false;
@@ -258,21 +259,21 @@ bool Scheduler::suspend(Fiber& self) noexcept {
     return true;
 }
 
-void Scheduler::give_stack(Fiber& fiber) noexcept {
+void Scheduler::Inside::give_stack(Fiber& fiber) noexcept {
     const Stack stack = fiber.stack_strategy_ == kArenaIndex
                             ? parts_->stacks->take(fiber.stack_class_)
                             : parts_->strategy_stacks.take(fiber.stack_strategy_, fiber.stack_class_);
     fiber.stack_base_ = stack.base;
     YellowZoneKeeper::takes(fiber);
-    prepare_context(fiber.context_, fiber.context_base(), stack.limit(), &Scheduler::run_body, &fiber);
+    prepare_context(fiber.context_, fiber.context_base(), stack.limit(), &run_body, &fiber);
     if (detail::embedder.lives.given_stack) detail::embedder.lives.given_stack(fiber);
     fiber.has_reservation_ = false;  // from here on it has run: its own record is free for waits
 }
 
 // The first code on a new stack. Its language part begins in the body, so `arrived` is not called.
-void Scheduler::run_body(void* pointer) noexcept {
+void Scheduler::Inside::run_body(void* pointer) noexcept {
     Fiber& self = *static_cast<Fiber*>(pointer);
-    Scheduler& scheduler = *self.scheduler_;
+    Inside& scheduler = self.scheduler_->inside();
     if (scheduler.finished_) scheduler.bury_finished();
     const auto body = reinterpret_cast<Fiber::Body>(const_cast<void*>(self.own_.target.key));
     void* const argument = std::exchange(self.own_.value, nullptr);
@@ -280,7 +281,7 @@ void Scheduler::run_body(void* pointer) noexcept {
     scheduler.finish(self);
 }
 
-void Scheduler::finish(Fiber& self) noexcept {
+void Scheduler::Inside::finish(Fiber& self) noexcept {
     assert(&self == running_);
     if (self.scope_) [[unlikely]]
         leave_outermost_scope(self);
@@ -295,14 +296,14 @@ void Scheduler::finish(Fiber& self) noexcept {
 }
 
 // On the stack of the next fiber: the finished one's can be used again from here on.
-void Scheduler::bury_finished() noexcept {
+void Scheduler::Inside::bury_finished() noexcept {
     Fiber& fiber = *finished_;
     finished_ = nullptr;
     give_back_stack(fiber);
     fiber.release();
 }
 
-void Scheduler::give_back_stack(Fiber& fiber) noexcept {
+void Scheduler::Inside::give_back_stack(Fiber& fiber) noexcept {
     retire_context(fiber.context_);
     const Stack stack = fiber.stack();
     YellowZoneKeeper::gives_back(fiber);
@@ -319,25 +320,25 @@ void Scheduler::give_back_stack(Fiber& fiber) noexcept {
 void Scheduler::yield_now() noexcept {
     assert(!at_work_);
     if (parts_->run_queue.empty()) {
-        if (--switches_left_ == 0) catch_up();
+        if (--switches_left_ == 0) inside().catch_up();
         if (parts_->run_queue.empty()) return;
     }
     Fiber& self = *running_;
     self.move_to(FiberState::kReady);
     parts_->run_queue.push_back(self);
-    arrive(self, suspend(self));
+    Inside::arrive(self, inside().suspend(self));
 }
 
 Woken Scheduler::switch_to(Fiber& target, void* value) noexcept {
     Fiber& self = *running_;
-    if (must_end_waits(self)) [[unlikely]] {
-        note_cancelled(self);
+    if (inside().must_end_waits(self)) [[unlikely]] {
+        Inside::note_cancelled(self);
         return {Wake::kCancelled, nullptr};
     }
-    take_straight(target, value);
+    inside().take_straight(target, value);
     if (self.has_permit_) [[unlikely]] {
         // unpark() came first: switch all the same, but come back in turn.
-        self.own_.value = take_permit(self);
+        self.own_.value = inside().take_permit(self);
         self.wake_ = Wake::kNotified;
         self.move_to(FiberState::kReady);
         parts_->run_queue.push_back(self);
@@ -345,19 +346,19 @@ Woken Scheduler::switch_to(Fiber& target, void* value) noexcept {
         self.wait_kind_ = WaitKind::kPermit;
         self.move_to(FiberState::kParked);
     }
-    return cross(self, target);
+    return inside().cross(self, target);
 }
 
 void Scheduler::run_now(Fiber& target) noexcept {
     Fiber& self = *running_;
-    take_straight(target, nullptr);
+    inside().take_straight(target, nullptr);
     self.move_to(FiberState::kReady);
     parts_->run_queue.push_front(self);
-    cross(self, target);
+    inside().cross(self, target);
 }
 
 // Makes a new fiber, or one that waits for a permit, the running one.
-inline void Scheduler::take_straight(Fiber& target, void* value) noexcept {
+inline void Scheduler::Inside::take_straight(Fiber& target, void* value) noexcept {
     assert(!at_work_);
     assert(target.scheduler_ == this);
     if (target.state_ == FiberState::kParked) [[likely]] {
@@ -373,7 +374,7 @@ inline void Scheduler::take_straight(Fiber& target, void* value) noexcept {
     target.move_to(FiberState::kRunning);
 }
 
-inline Woken Scheduler::cross(Fiber& self, Fiber& target) noexcept {
+inline Woken Scheduler::Inside::cross(Fiber& self, Fiber& target) noexcept {
     swap(self, target, false);
     // Read before `arrived`, which may wait in turn.
     const Woken result{self.wake_, std::exchange(self.own_.value, nullptr)};

@@ -11,6 +11,7 @@
 
 #include "embedder.hpp"
 #include "fiber_moves.hpp"
+#include "scheduler_inside.hpp"
 #include "scheduler_parts.hpp"
 
 namespace culm::runtime {
@@ -41,7 +42,7 @@ private:
     int saved_errno_;
 };
 
-// All but those that report a fault of the program itself, which cannot wait.
+// The signals that sleep_in_poll() holds back: all but those that report a fault of the program, which cannot wait.
 const sigset_t& held_signals() noexcept {
     static const sigset_t signals = [] {
         sigset_t set;
@@ -55,7 +56,7 @@ const sigset_t& held_signals() noexcept {
 }  // namespace
 
 // Fibers may be runnable: nothing here waits.
-[[gnu::noinline]] void Scheduler::catch_up() noexcept {
+[[gnu::noinline]] void Scheduler::Inside::catch_up() noexcept {
     switches_left_ = kSwitchesPerCatchUp;
     const WorkScope work(at_work_, errno_);
     const std::int64_t now_ns = take_in();
@@ -67,7 +68,7 @@ const sigset_t& held_signals() noexcept {
 }
 
 // Nothing is runnable. Returns when that may have changed.
-[[gnu::noinline]] void Scheduler::idle(Fiber& self) noexcept {
+[[gnu::noinline]] void Scheduler::Inside::idle(Fiber& self) noexcept {
     switches_left_ = kSwitchesPerCatchUp;
     exit_if_deserted();
     const WorkScope work(at_work_, errno_);
@@ -76,7 +77,7 @@ const sigset_t& held_signals() noexcept {
 }
 
 // Takes in what has happened elsewhere: requests of other threads, deadlines that have passed. Returns the time.
-std::int64_t Scheduler::take_in() noexcept {
+std::int64_t Scheduler::Inside::take_in() noexcept {
     Parts& parts = *parts_;
     if (parts.inbox.pending()) parts.remote_calls += parts.inbox.deliver(*this);
     parts.closings->forget_announced();
@@ -92,7 +93,7 @@ std::int64_t Scheduler::take_in() noexcept {
     return now_ns;
 }
 
-void Scheduler::wait_for_work(Fiber& self) noexcept {
+void Scheduler::Inside::wait_for_work(Fiber& self) noexcept {
     Parts& parts = *parts_;
     const std::int64_t now_ns = clock_->now_ns();
     keep_house(now_ns);
@@ -105,14 +106,14 @@ void Scheduler::wait_for_work(Fiber& self) noexcept {
         if (clock_->skip_to(std::min(parts.timers.next_deadline_ns(), due_ns))) return static_cast<void>(take_in());
         return poll_idle(self, kNever);
     }
-    // While there are slices to do: look, do not wait.
+    // While there are slices of shrinking to do, the reactor is polled without waiting.
     if (parts.shrinker.has_work()) return poll_idle(self, 0);
     const std::int64_t until_ns = std::min(parts.timers.next_deadline_ns(), housekeeping_due_ns());
     if (until_ns == kNever) return poll_idle(self, kNever);
     poll_idle(self, until_ns > now_ns ? until_ns - now_ns : 0);
 }
 
-void Scheduler::poll_idle(Fiber& self, std::int64_t timeout_ns) noexcept {
+void Scheduler::Inside::poll_idle(Fiber& self, std::int64_t timeout_ns) noexcept {
     ++parts_->idle_polls;
     if (timeout_ns != 0) return sleep_in_poll(self, timeout_ns);
     const auto are_pending = detail::embedder.signals.are_pending;
@@ -126,7 +127,7 @@ void Scheduler::poll_idle(Fiber& self, std::int64_t timeout_ns) noexcept {
 // interrupt the sleep. The kernel lets them in again while it waits, and only then (epoll_pwait(2)).
 // Out of line, as are idle() and catch_up(): inside the switch its signal set would lie on the stack of every parked
 // fiber.
-[[gnu::noinline]] void Scheduler::sleep_in_poll(Fiber& self, std::int64_t timeout_ns) noexcept {
+[[gnu::noinline]] void Scheduler::Inside::sleep_in_poll(Fiber& self, std::int64_t timeout_ns) noexcept {
     const Embedder& embedder = detail::embedder;
     const Signals& signals = embedder.signals;
     const bool holds_signals = signals.are_pending && (!signals.are_handled_by || signals.are_handled_by(*this));
@@ -145,9 +146,9 @@ void Scheduler::poll_idle(Fiber& self, std::int64_t timeout_ns) noexcept {
     take_in();
 }
 
-int Scheduler::poll_reactor(std::int64_t timeout_ns, const sigset_t* signal_mask) noexcept {
+int Scheduler::Inside::poll_reactor(std::int64_t timeout_ns, const sigset_t* signal_mask) noexcept {
     ++parts_->polls;
-    const int count = reactor_->poll(timeout_ns, &Scheduler::on_fd_ready, this, signal_mask);
+    const int count = reactor_->poll(timeout_ns, &on_fd_ready, this, signal_mask);
     if (count != -EINTR) return count;
     const auto are_pending = detail::embedder.signals.are_pending;
     if (!are_pending || are_pending(*this)) interrupt_main();
@@ -157,7 +158,7 @@ int Scheduler::poll_reactor(std::int64_t timeout_ns, const sigset_t* signal_mask
 // --- housekeeping ---
 
 // When something is to be done although nothing has happened; kNever when there is nothing to do.
-std::int64_t Scheduler::housekeeping_due_ns() noexcept {
+std::int64_t Scheduler::Inside::housekeeping_due_ns() noexcept {
     const Parts& parts = *parts_;
     const std::int64_t shrink_ns = std::min({parts.shrinker.idle_due_ns(parts.idle_since_ns),
                                              parts.shrinker.aged_due_ns(), parts.shrinker.pressure_due_ns()});
@@ -165,7 +166,7 @@ std::int64_t Scheduler::housekeeping_due_ns() noexcept {
 }
 
 // Nothing can run: what idleness asks for, a little at a time.
-void Scheduler::keep_house(std::int64_t now_ns) noexcept {
+void Scheduler::Inside::keep_house(std::int64_t now_ns) noexcept {
     Parts& parts = *parts_;
     if (switches_ != parts.switches_at_idle) {
         parts.switches_at_idle = switches_;
@@ -176,7 +177,7 @@ void Scheduler::keep_house(std::int64_t now_ns) noexcept {
     if (!clock_jumps_ && parts.recheck_wanted && parts.recheck_at_ns <= now_ns) {
         parts.recheck_wanted = false;
         parts.recheck_at_ns = 0;
-        reactor_->recheck(&Scheduler::on_fd_ready, this);
+        reactor_->recheck(&on_fd_ready, this);
     }
     if (parts.shrinker.idle_due_ns(parts.idle_since_ns) <= now_ns) parts.shrinker.begin_idle_pass();
     if (parts.shrinker.has_work()) parts.shrinker.run_slice(*running_, *clock_);
@@ -188,7 +189,7 @@ std::size_t Scheduler::trim() noexcept { return parts_->shrinker.run_all(*runnin
 
 // The main fiber did not survive the fork and the last of the others has finished: there is no stack to return to, so
 // the process ends as it does when its last thread ends.
-void Scheduler::exit_if_deserted() noexcept {
+void Scheduler::Inside::exit_if_deserted() noexcept {
     if (parts_->fibers > 0) return;
     if (main_->state_ == FiberState::kFinished) std::exit(0);
 }

@@ -11,6 +11,7 @@
 #include "culm/overflow.hpp"
 #include "embedder.hpp"
 #include "fiber_moves.hpp"
+#include "scheduler_inside.hpp"
 #include "scheduler_parts.hpp"
 #include "scheduler_registry.hpp"
 #include "yellow_zone_keeper.hpp"
@@ -25,7 +26,7 @@ struct ThreadExit {
     ~ThreadExit() {
         Scheduler* scheduler = Scheduler::current();
         if (!scheduler) return;
-        if (scheduler->running_->is_main()) scheduler->give_up_all();
+        if (scheduler->running_->is_main()) scheduler->inside().give_up_all();
         if (Scheduler::close_current()) return;
         // The thread ends on the stack of a fiber: nothing can be given back. Nobody will answer requests.
         scheduler->parts_->inbox.close();
@@ -88,7 +89,7 @@ Result<Scheduler*> Scheduler::create(SchedulerOptions options) noexcept {
             install_overflow_handler({&describe_stack_owner, &YellowZoneKeeper::may_open, &trace_stack_owner});
         !installed)
         return installed.error();
-    std::unique_ptr<Scheduler> scheduler(new (std::nothrow) Scheduler());
+    std::unique_ptr<Inside> scheduler(new (std::nothrow) Inside());
     if (!scheduler) return kNoMemory;
     if (auto opened = scheduler->open(std::move(options)); !opened) return opened.error();
     thread_exit.touch();
@@ -96,7 +97,7 @@ Result<Scheduler*> Scheduler::create(SchedulerOptions options) noexcept {
     return current_;
 }
 
-Result<void> Scheduler::open(SchedulerOptions&& options) noexcept {
+Result<void> Scheduler::Inside::open(SchedulerOptions&& options) noexcept {
     parts_.reset(new (std::nothrow) Parts());
     if (!parts_) return kNoMemory;
     parts_->stacks.reset(new (std::nothrow) StackPool());
@@ -144,17 +145,17 @@ Result<void> Scheduler::close_current() noexcept {
         if (!self->running_->is_main_ || self->at_work_) return kBusy;
         if (parts.fibers > 0 || parts.unstarted > 0) return kBusy;
         if (parts.inbox.close_if_empty()) {
-            self->shut();
+            self->inside().shut();
             release_thread_signal_stack();
             return {};
         }
-        self->catch_up();
+        self->inside().catch_up();
     }
     return kBusy;
 }
 
 // Gives everything back but what holders of references may still look at; the registry destroys that later.
-void Scheduler::shut() noexcept {
+void Scheduler::Inside::shut() noexcept {
     Parts& parts = *parts_;
     if (parts.stacks_abandoned > 0) {
         parts.stacks->trim();
@@ -195,7 +196,7 @@ SchedulerStatistics Scheduler::statistics() const noexcept {
     return result;
 }
 
-void Scheduler::give_up_all() noexcept {
+void Scheduler::Inside::give_up_all() noexcept {
     parts_->shrinker.for_each([&](Fiber& fiber) {
         give_up(fiber, fiber.host == nullptr);
         return true;

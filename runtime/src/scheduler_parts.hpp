@@ -12,6 +12,7 @@
 #include "culm/stack_pool.hpp"
 #include "culm/strategy_pool.hpp"
 #include "fiber_slab.hpp"
+#include "flat_array.hpp"
 #include "inbox.hpp"
 #include "run_queue.hpp"
 #include "shrinker.hpp"
@@ -40,6 +41,9 @@ struct Scheduler::Parts {
     std::size_t unstarted = 0;         // made, neither started nor discarded
     std::size_t scopes = 0;            // entered
     std::size_t stacks_abandoned = 0;  // never to be used again
+
+    Fiber* undertaker = nullptr;     // a reference; see undertaker.hpp
+    FlatArray<Fiber*> out_of_stack;  // references, for the undertaker
 
     std::uint64_t spawned = 0;
     std::uint64_t finished = 0;

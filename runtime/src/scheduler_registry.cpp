@@ -4,6 +4,7 @@
 #include <new>
 
 #include "forking.hpp"
+#include "scheduler_inside.hpp"
 #include "scheduler_parts.hpp"
 
 namespace culm::runtime {
@@ -89,7 +90,7 @@ void SchedulerRegistry::destroy_unreferenced() noexcept {
         closed_[i] = closed_[closed_.size() - 1];
         closed_.pop();
         spare_.push(slab);
-        delete scheduler;
+        delete &scheduler->inside();
     }
 }
 

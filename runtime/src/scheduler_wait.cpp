@@ -14,6 +14,7 @@
 #include "embedder.hpp"
 #include "fiber_moves.hpp"
 #include "parking_lot.hpp"
+#include "scheduler_inside.hpp"
 #include "scheduler_parts.hpp"
 
 namespace culm::runtime {
@@ -39,8 +40,8 @@ Wait& Scheduler::begin_wait(WaitKind kind, const void* key, bool is_shared) noex
     return own;
 }
 
-// The wait of the running fiber is over. Returns the reason, which is another one where what it waited for is no more.
-inline Wake Scheduler::end_ticket(Fiber& self, Wake reason) noexcept {
+// The wait of the running fiber is over. Returns `reason`, or kClosed if what it waited for was closed or destroyed.
+inline Wake Scheduler::Inside::end_ticket(Fiber& self, Wake reason) noexcept {
     self.ticket_.store(0, std::memory_order_relaxed);
     if (self.is_shared_wait_) [[unlikely]]
         self.is_shared_wait_ = false;
@@ -51,7 +52,7 @@ inline Wake Scheduler::end_ticket(Fiber& self, Wake reason) noexcept {
 }
 
 // Switches, unless the wait is over before it has begun.
-[[gnu::always_inline]] inline Wake Scheduler::await_quietly(std::int64_t deadline_ns, bool& switched) noexcept {
+[[gnu::always_inline]] inline Wake Scheduler::Inside::await_quietly(std::int64_t deadline_ns, bool& switched) noexcept {
     assert(!at_work_);
     Fiber& self = *running_;
     switched = false;
@@ -69,22 +70,22 @@ inline Wake Scheduler::end_ticket(Fiber& self, Wake reason) noexcept {
     return end_ticket(self, self.wake_);
 }
 
-void Scheduler::arrive(Fiber& self, bool switched) noexcept {
+void Scheduler::Inside::arrive(Fiber& self, bool switched) noexcept {
     if (switched && detail::embedder.switching.arrived) detail::embedder.switching.arrived(self);
 }
 
 Wake Scheduler::await(std::int64_t deadline_ns) noexcept {
     Fiber& self = *running_;
     bool switched = false;
-    const Wake reason = await_quietly(deadline_ns, switched);
-    arrive(self, switched);
+    const Wake reason = inside().await_quietly(deadline_ns, switched);
+    Inside::arrive(self, switched);
     return reason;
 }
 
 bool Scheduler::give_up_wait() noexcept {
     Fiber& self = *running_;
-    const bool was_completed = !abort_records(self);
-    end_ticket(self, Wake::kNotified);
+    const bool was_completed = !inside().abort_records(self);
+    Inside::end_ticket(self, Wake::kNotified);
     return was_completed;
 }
 
@@ -97,7 +98,7 @@ bool Scheduler::complete(Wait& wait, void* value, Wake reason) noexcept {
     if (!fiber.claim(wait, is_own ? 0 : static_cast<ExtraWait&>(wait).index)) return false;
     assert(fiber.state_ == FiberState::kParked);
     wait.value = value;
-    make_ready(fiber, reason);
+    inside().make_ready(fiber, reason);
     return true;
 }
 
@@ -113,19 +114,19 @@ bool Scheduler::complete_shared(Wait& wait, void* value) noexcept {
     const bool won = fiber.claim_shared(expected, is_own ? 0 : static_cast<ExtraWait&>(wait).index);
     if (won) {
         if (!may_wake_here) {
-            const bool asked = ask(fiber, FiberRequest::kWoken);
+            const bool asked = Inside::ask(fiber, FiberRequest::kWoken);
             fiber.release();
             return asked;
         }
-        // Not parked yet: it sees that its ticket is claimed before it does.
-        if (fiber.state_ == FiberState::kParked) here->make_ready(fiber, Wake::kNotified);
+        // If it has not parked yet, it will see before it parks that its ticket is claimed.
+        if (fiber.state_ == FiberState::kParked) here->inside().make_ready(fiber, Wake::kNotified);
     }
     fiber.release();
     return won;
 }
 
-// The fiber's records are linked nowhere, or lose.
-void Scheduler::make_ready(Fiber& fiber, Wake reason) noexcept {
+// Puts a parked fiber into the run queue. Its records are linked nowhere any more, or will lose if they are completed.
+void Scheduler::Inside::make_ready(Fiber& fiber, Wake reason) noexcept {
     if (TimerQueue::holds(fiber)) parts_->timers.remove(fiber);
     if (fiber.wait_kind_ == WaitKind::kPermit && detail::embedder.lives.becomes_runnable) {
         detail::embedder.lives.becomes_runnable(fiber);
@@ -136,8 +137,9 @@ void Scheduler::make_ready(Fiber& fiber, Wake reason) noexcept {
     parts_->run_queue.push_back(fiber);
 }
 
-// Ends the wait of a parked fiber for a reason of its own thread's. False: a completion is on its way, and comes first.
-bool Scheduler::end_wait(Fiber& fiber, Wake reason) noexcept {
+// Ends the wait of a parked fiber because of a deadline, a cancellation or a signal. False: a completion is on its way,
+// and will end the wait instead.
+bool Scheduler::Inside::end_wait(Fiber& fiber, Wake reason) noexcept {
     assert(fiber.state_ == FiberState::kParked);
     if (!abort_records(fiber)) return false;
     fiber.ticket_.store(0, std::memory_order_relaxed);
@@ -146,7 +148,7 @@ bool Scheduler::end_wait(Fiber& fiber, Wake reason) noexcept {
 }
 
 // Takes all records of the fiber out of what they are linked into. False: at least one is pending.
-bool Scheduler::abort_records(Fiber& fiber) noexcept {
+bool Scheduler::Inside::abort_records(Fiber& fiber) noexcept {
     if (fiber.state_ == FiberState::kNew || fiber.has_not_run()) return true;
     Wait& own = fiber.own_;
     if (!fiber.has_extra_waits_) return abort_record(own, fiber.wait_kind_) == Abort::kDone;
@@ -157,7 +159,7 @@ bool Scheduler::abort_records(Fiber& fiber) noexcept {
     return all_done;
 }
 
-Abort Scheduler::abort_record(Wait& wait, WaitKind kind) noexcept {
+Abort Scheduler::Inside::abort_record(Wait& wait, WaitKind kind) noexcept {
     switch (kind) {
         case WaitKind::kNone:
         case WaitKind::kPermit:
@@ -179,21 +181,22 @@ Abort Scheduler::abort_record(Wait& wait, WaitKind kind) noexcept {
 }
 
 void Scheduler::interrupt_main() noexcept {
-    if (main_->state_ != FiberState::kParked || !end_wait(*main_, Wake::kInterrupted)) return;
+    if (main_->state_ != FiberState::kParked || !inside().end_wait(*main_, Wake::kInterrupted)) return;
     parts_->run_queue.remove(*main_);
     parts_->run_queue.push_front(*main_);
 }
 
 bool Scheduler::cancel(Fiber& fiber) noexcept {
     Scheduler& owner = *fiber.scheduler_;
-    if (current_ != &owner) return ask(fiber, FiberRequest::kCancel);
+    if (current_ != &owner) return Inside::ask(fiber, FiberRequest::kCancel);
     switch (fiber.state_) {
         case FiberState::kNew:
             owner.discard(fiber);
             break;
         case FiberState::kParked:
             fiber.is_cancelled_ = true;
-            if (owner.must_end_waits(fiber) && owner.end_wait(fiber, Wake::kCancelled)) note_cancelled(fiber);
+            if (owner.inside().must_end_waits(fiber) && owner.inside().end_wait(fiber, Wake::kCancelled))
+                Inside::note_cancelled(fiber);
             break;
         case FiberState::kReady:
         case FiberState::kRunning:
@@ -208,7 +211,7 @@ bool Scheduler::cancel(Fiber& fiber) noexcept {
 // --- requests of other threads ---
 
 // Thread-safe. False: the fiber's thread has ended, so that the fiber has finished or will never run again.
-bool Scheduler::ask(Fiber& fiber, std::uint8_t request) noexcept {
+bool Scheduler::Inside::ask(Fiber& fiber, std::uint8_t request) noexcept {
     fiber.retain();  // for the inbox
     const std::uint8_t before = fiber.requests_.fetch_or(request, std::memory_order_acq_rel);
     if ((before & FiberRequest::kAllRequests) != 0) {
@@ -220,8 +223,9 @@ bool Scheduler::ask(Fiber& fiber, std::uint8_t request) noexcept {
     return false;
 }
 
-// The fiber's thread will not answer. A reference to the fiber goes. Thread-safe.
-void Scheduler::refuse(Fiber& fiber) noexcept {
+// Takes the fiber's requests back, because its thread has ended and will not answer them. Drops the reference that the
+// inbox has held. Thread-safe.
+void Scheduler::Inside::refuse(Fiber& fiber) noexcept {
     const std::uint8_t asked =
         fiber.requests_.fetch_and(static_cast<std::uint8_t>(~FiberRequest::kAllRequests), std::memory_order_acq_rel);
     if ((asked & FiberRequest::kJoined) != 0) forget_task(fiber.id_);
@@ -229,7 +233,7 @@ void Scheduler::refuse(Fiber& fiber) noexcept {
 }
 
 // Does what other threads have asked of the fiber.
-void Scheduler::answer(Fiber& fiber) noexcept {
+void Scheduler::Inside::answer(Fiber& fiber) noexcept {
     const std::uint8_t asked =
         fiber.requests_.fetch_and(static_cast<std::uint8_t>(~FiberRequest::kAllRequests), std::memory_order_acq_rel);
     // A wait that was over before this arrived is not parked any more, or has a ticket that nobody has claimed.
@@ -254,23 +258,23 @@ void Scheduler::answer(Fiber& fiber) noexcept {
 
 Woken Scheduler::park(std::int64_t deadline_ns) noexcept {
     Fiber& self = *running_;
-    if (self.has_permit_) return {Wake::kNotified, take_permit(self)};
+    if (self.has_permit_) return {Wake::kNotified, inside().take_permit(self)};
     self.wait_kind_ = WaitKind::kPermit;
     bool switched = false;
-    const Wake reason = await_quietly(deadline_ns, switched);
+    const Wake reason = inside().await_quietly(deadline_ns, switched);
     void* const value = std::exchange(self.own_.value, nullptr);
-    arrive(self, switched);
+    Inside::arrive(self, switched);
     return {reason, value};
 }
 
 // A wait for a permit is linked nowhere and only its own thread ends it, whatever it is then waiting for: so it needs
 // no ticket, which would be a good part of what a switch costs.
-void Scheduler::end_permit_wait(Fiber& fiber, void* value) noexcept {
+void Scheduler::Inside::end_permit_wait(Fiber& fiber, void* value) noexcept {
     fiber.own_.value = value;
     make_ready(fiber, Wake::kNotified);
 }
 
-void* Scheduler::take_permit(Fiber& fiber) noexcept {
+void* Scheduler::Inside::take_permit(Fiber& fiber) noexcept {
     fiber.has_permit_ = false;
     void* const value = std::exchange(fiber.permit_value_, nullptr);
     fiber.requests_.fetch_and(static_cast<std::uint8_t>(~FiberRequest::kPermitTaken), std::memory_order_acq_rel);
@@ -283,7 +287,7 @@ Sent Scheduler::unpark(Fiber& fiber, void* value) noexcept {
     if (is_here) {
         if (fiber.state_ == FiberState::kFinished) return Sent::kSent;
         if (fiber.state_ == FiberState::kParked && fiber.wait_kind_ == WaitKind::kPermit) {
-            owner.end_permit_wait(fiber, value);
+            owner.inside().end_permit_wait(fiber, value);
             return Sent::kSent;
         }
         if (value && fiber.value_sent()) return Sent::kBusy;
@@ -297,7 +301,7 @@ Sent Scheduler::unpark(Fiber& fiber, void* value) noexcept {
         fiber.has_permit_ = true;
         return Sent::kSent;
     }
-    if (ask(fiber, FiberRequest::kPermit)) return Sent::kSent;
+    if (Inside::ask(fiber, FiberRequest::kPermit)) return Sent::kSent;
     fiber.permit_value_ = nullptr;
     fiber.requests_.fetch_and(static_cast<std::uint8_t>(~FiberRequest::kPermitTaken), std::memory_order_acq_rel);
     return Sent::kClosed;
@@ -306,7 +310,7 @@ Sent Scheduler::unpark(Fiber& fiber, void* value) noexcept {
 // --- sleeping and joining ---
 
 Wake Scheduler::sleep_until(std::int64_t deadline_ns) noexcept {
-    if (deadline_ns > clock_->now_ns() || must_end_waits(*running_)) {
+    if (deadline_ns > clock_->now_ns() || inside().must_end_waits(*running_)) {
         begin_wait(WaitKind::kSleep, nullptr);
         return await(deadline_ns);
     }
@@ -316,7 +320,7 @@ Wake Scheduler::sleep_until(std::int64_t deadline_ns) noexcept {
 
 Wake Scheduler::join(Fiber& fiber, std::int64_t deadline_ns) noexcept {
     check(&fiber != running_, "a fiber cannot join itself: it would wait for its own end for ever");
-    if (fiber.scheduler_ != this) return join_in_lot(fiber.id_, &fiber, deadline_ns);
+    if (fiber.scheduler_ != this) return inside().join_in_lot(fiber.id_, &fiber, deadline_ns);
     if (fiber.state_ == FiberState::kFinished) return Wake::kNotified;
     fiber.retain();  // its ring of joiners must outlast our being in it
     fiber.joiners_.push_back(begin_wait(WaitKind::kJoin, &fiber.joiners_));
@@ -326,12 +330,12 @@ Wake Scheduler::join(Fiber& fiber, std::int64_t deadline_ns) noexcept {
 }
 
 Wake Scheduler::join_task(std::uint64_t id, std::int64_t deadline_ns) noexcept {
-    return join_in_lot(id, nullptr, deadline_ns);
+    return inside().join_in_lot(id, nullptr, deadline_ns);
 }
 
 // The record is linked before the fiber's thread is asked to look at it: that thread finds the fiber finished and wakes
 // us, or will do so when it finishes.
-Wake Scheduler::join_in_lot(std::uint64_t id, Fiber* fiber, std::int64_t deadline_ns) noexcept {
+Wake Scheduler::Inside::join_in_lot(std::uint64_t id, Fiber* fiber, std::int64_t deadline_ns) noexcept {
     Wait& wait = begin_wait(WaitKind::kJoin, ParkingLot::end_of(id), true);
     ParkingLot::get().link(wait, false);
     if (fiber && !ask(*fiber, FiberRequest::kJoined)) {
@@ -349,14 +353,14 @@ void Scheduler::forget_task(std::uint64_t id) noexcept { ParkingLot::get().wake_
     Fiber& self = *running_;
     parts_->closings->forget_announced();
     Wait& wait = begin_wait(WaitKind::kFd, nullptr);
-    if (!watch(request, wait)) {
+    if (!inside().watch(request, wait)) {
         self.ticket_.store(0, std::memory_order_relaxed);
         return Wake::kNotified;
     }
     bool switched = false;
-    const Wake reason = await_quietly(deadline_ns, switched);
-    const bool is_open = end_watch(request, wait);
-    arrive(self, switched);
+    const Wake reason = inside().await_quietly(deadline_ns, switched);
+    const bool is_open = inside().end_watch(request, wait);
+    Inside::arrive(self, switched);
     return reason == Wake::kNotified && !is_open ? Wake::kClosed : reason;
 }
 
@@ -383,10 +387,10 @@ Wake Scheduler::wait_fds(std::span<FdRequest> requests, std::int64_t deadline_ns
         wait.next = extras;
         extras = &wait;
         own.value = extras;
-        all_watched = watch(requests[i], wait) && all_watched;
+        all_watched = inside().watch(requests[i], wait) && all_watched;
     }
     bool switched = false;
-    const Wake reason = all_watched ? await_quietly(deadline_ns, switched) : Wake::kNotified;
+    const Wake reason = all_watched ? inside().await_quietly(deadline_ns, switched) : Wake::kNotified;
     bool all_open = true;
     own.value = nullptr;
     self.has_extra_waits_ = false;
@@ -395,15 +399,16 @@ Wake Scheduler::wait_fds(std::span<FdRequest> requests, std::int64_t deadline_ns
         ExtraWait& wait = *extras;
         extras = wait.next;
         if (wait.link.linked()) reactor_->unwatch(wait);
-        all_open = end_watch(requests[wait.index], wait) && all_open;
+        all_open = inside().end_watch(requests[wait.index], wait) && all_open;
         parts.extra_waits.give_back(wait);
     }
-    arrive(self, switched);
+    Inside::arrive(self, switched);
     return reason == Wake::kNotified && !all_open ? Wake::kClosed : reason;
 }
 
-// False: the request is answered already. Out of line, as what it keeps on the stack would stay there while parked.
-[[gnu::noinline]] bool Scheduler::watch(FdRequest& request, Wait& wait) noexcept {
+// Starts to watch the descriptor. False: there is nothing to wait for, and request.ready says why. Out of line:
+// inlined, what it keeps on the stack would stay there while the fiber is parked.
+[[gnu::noinline]] bool Scheduler::Inside::watch(FdRequest& request, Wait& wait) noexcept {
     request.ready = 0;
     parts_->closings->note_wait(request.fd);
     wait.target.descriptor = {request.fd, static_cast<std::uint16_t>(request.wanted), 0};
@@ -418,18 +423,18 @@ Wake Scheduler::wait_fds(std::span<FdRequest> requests, std::int64_t deadline_ns
     return false;
 }
 
-// What came. False: a fiber that was told of readiness runs only after another has closed the descriptor, and must not
-// go on with a number that may already be another file's.
-[[gnu::noinline]] bool Scheduler::end_watch(FdRequest& request, Wait& wait) noexcept {
+// Hands over what has come. False: the descriptor was reported ready, but another fiber has closed it before this one
+// could run, and its number may already be another file's.
+[[gnu::noinline]] bool Scheduler::Inside::end_watch(FdRequest& request, Wait& wait) noexcept {
     if (wait.target.descriptor.ready == 0) return true;
     request.ready = wait.target.descriptor.ready;
     return !reactor_->closed_since(wait);
 }
 
-void Scheduler::on_fd_ready(Wait& wait, void* scheduler) {
+void Scheduler::Inside::on_fd_ready(Wait& wait, void* scheduler) {
     static_cast<Scheduler*>(scheduler)->complete(wait, nullptr, wait.closed ? Wake::kClosed : Wake::kNotified);
 }
 
-void Scheduler::forget_fd(int fd) noexcept { reactor_->forget(fd, &Scheduler::on_fd_ready, this); }
+void Scheduler::forget_fd(int fd) noexcept { reactor_->forget(fd, &Scheduler::Inside::on_fd_ready, this); }
 
 }  // namespace culm::runtime

@@ -11,6 +11,7 @@
 
 #include "culm/check.hpp"
 #include "culm/runtime/scheduler.hpp"
+#include "scheduler_inside.hpp"
 #include "scheduler_parts.hpp"
 
 namespace culm::runtime {
@@ -88,8 +89,8 @@ void Scope::cancel(void* reason) noexcept {
 
 void Scope::end_waits_below() noexcept {
     // Recursion as deep as the scopes are nested.
-    if (fiber_ && fiber_->state_ == FiberState::kParked && scheduler_->apply_scopes(*fiber_)) {
-        if (scheduler_->end_wait(*fiber_, Wake::kCancelled)) Scheduler::note_cancelled(*fiber_);
+    if (fiber_ && fiber_->state_ == FiberState::kParked && scheduler_->inside().apply_scopes(*fiber_)) {
+        if (scheduler_->inside().end_wait(*fiber_, Wake::kCancelled)) Scheduler::Inside::note_cancelled(*fiber_);
     }
     for (Scope* child = children_.front(); child; child = children_.after(*child)) {
         if (!child->is_shielded_) child->end_waits_below();
@@ -101,20 +102,22 @@ void Scope::set_deadline(std::int64_t deadline_ns) noexcept {
     if (!scheduler_) return;
     TimerQueue& timers = scheduler_->parts_->timers;
     if (TimerQueue::holds(*this)) timers.remove(*this);
-    // Fibers may be parked inside already. An entry too many is harmless: it cancels what has a deadline anyway.
+    // Fibers may be parked inside already, so the timer is needed at once. If none is, it does no harm: it cancels the
+    // scope when the deadline passes, which is what a deadline means.
     if (deadline_ns != kNever && !is_cancelled_) timers.add(*this);
 }
 
 void Scope::set_shielded(bool is_shielded) noexcept {
     const bool opens = is_shielded_ && !is_shielded;
     is_shielded_ = is_shielded;
-    if (opens && scheduler_) end_waits_below();  // what was kept from it may have been cancelled
+    if (opens && scheduler_) end_waits_below();  // a scope around it may have been cancelled meanwhile
 }
 
 // --- the scheduler's side ---
 
-// True: the fiber's waits end with kCancelled. Gives each scope that is looked at its timer.
-[[gnu::noinline]] bool Scheduler::apply_scopes(Fiber& fiber) noexcept {
+// Walks the scopes that the fiber sees, from the innermost outwards: cancels the first whose deadline has passed, and
+// starts the timers of the others. True: one of them is cancelled, so the fiber's waits end with kCancelled.
+[[gnu::noinline]] bool Scheduler::Inside::apply_scopes(Fiber& fiber) noexcept {
     Scope* scope = fiber.scope_;
     std::int64_t now_ns = 0;
     while (scope) {
@@ -135,7 +138,7 @@ void Scope::set_shielded(bool is_shielded) noexcept {
 }
 
 // No scope that the fiber has entered keeps the cancellation of its outermost one from it.
-bool Scheduler::sees_its_own_cancel(const Fiber& fiber) noexcept {
+bool Scheduler::Inside::sees_its_own_cancel(const Fiber& fiber) noexcept {
     for (const Scope* scope = fiber.scope_; scope && scope->fiber_ == &fiber; scope = scope->parent_) {
         if (scope->is_shielded_) return false;
     }
@@ -143,12 +146,12 @@ bool Scheduler::sees_its_own_cancel(const Fiber& fiber) noexcept {
 }
 
 // A wait has ended, or is going to end, with kCancelled: cancel() is delivered once.
-void Scheduler::note_cancelled(Fiber& fiber) noexcept {
+void Scheduler::Inside::note_cancelled(Fiber& fiber) noexcept {
     if (fiber.is_cancelled_ && sees_its_own_cancel(fiber)) fiber.is_cancelled_ = false;
 }
 
 // The task that `self` ran has ended. What it has entered itself it must have left.
-void Scheduler::leave_outermost_scope(Fiber& self) noexcept {
+void Scheduler::Inside::leave_outermost_scope(Fiber& self) noexcept {
     Scope& outermost = *self.scope_;
     check(outermost.is_outermost_,
           "a fiber ended inside a cancel scope that it had entered: leave every scope before the function returns");

@@ -120,7 +120,7 @@ void Shrinker::follow_settings(std::int64_t now_ns) noexcept {
 
 // Real pressure has no place in a simulation, whose clock is not that of the machine.
 void Shrinker::look_at_pressure(std::int64_t now_ns) noexcept {
-    if (clock_jumps_ && !pressure_sources_overridden()) return;
+    if (clock_jumps_ && pressure_sources().are_real) return;
     next_pressure_look_ns_ = deadline_after(now_ns, kPressureLookNs);
     if (!has_something_to_give()) return;
     if (!gauge_.take_reading(now_ns)) return;

@@ -19,6 +19,7 @@
 #include "child.hpp"
 #include "culm/kernel.hpp"
 #include "culm/stack_arena.hpp"
+#include "culm/testing/overrides.hpp"
 #include "os/os.hpp"
 
 using culm::Stack;

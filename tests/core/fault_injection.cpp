@@ -2,6 +2,7 @@
 // Each time the caller gets an error or manages without the call, nothing leaks, and the same thing works the next
 // time.
 #include "os/fault_injection.hpp"
+#include "culm/testing/overrides.hpp"
 
 #include <doctest/doctest.h>
 

@@ -12,6 +12,7 @@
 #include "culm/kernel.hpp"
 #include "culm/stack_arena.hpp"
 #include "culm/strategy_pool.hpp"
+#include "culm/testing/overrides.hpp"
 #include "os/fault_injection.hpp"
 #include "os/os.hpp"
 

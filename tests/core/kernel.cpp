@@ -1,5 +1,6 @@
 // Probing: what is reported agrees with what the machine says, stays the same, and can be overridden.
 #include "culm/kernel.hpp"
+#include "culm/testing/overrides.hpp"
 
 #include <doctest/doctest.h>
 

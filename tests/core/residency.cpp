@@ -12,6 +12,7 @@
 #include "child.hpp"
 #include "culm/kernel.hpp"
 #include "culm/stack_arena.hpp"
+#include "culm/testing/overrides.hpp"
 #include "os/fault_injection.hpp"
 #include "os/os.hpp"
 

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "culm/strategy_pool.hpp"
+#include "culm/testing/overrides.hpp"
 #include "strategy_subject.hpp"
 
 using culm::GuardMeans;

@@ -16,6 +16,7 @@
 #include "culm/kernel.hpp"
 #include "culm/overflow.hpp"
 #include "culm/stack_arena.hpp"
+#include "culm/testing/overrides.hpp"
 #include "on_stack.hpp"
 #include "os/fault_injection.hpp"
 #include "os/os.hpp"

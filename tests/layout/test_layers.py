@@ -73,6 +73,14 @@ def test_public_headers_include_only_public_headers(product):
     assert not problems, "\n".join(problems)
 
 
+def test_what_tests_put_in_the_place_of_the_machine_is_not_used_by_the_product(product):
+    header = "culm/testing/overrides.hpp"
+    defines_them = {f"core/src/stack/{name}.cpp" for name in ("arena", "kernel", "memory_pressure")}
+    offers_them_to_tests = {"extension/overrides.cpp"}
+    included_by = {file.path for file in product if any(name == header for _, name in includes(file))}
+    assert included_by == defines_them | offers_them_to_tests
+
+
 def test_no_source_file_is_included(product):
     problems = [
         f"{file.path}: {name}" for file in product for _, name in includes(file) if name.endswith((".cpp", ".c"))

@@ -3,6 +3,7 @@
 //
 // Whatever fails says what to do or is done without; the other fibers go on, and what was taken is given back.
 #include "os/fault_injection.hpp"
+#include "culm/testing/overrides.hpp"
 
 #include <sys/wait.h>
 #include <unistd.h>

@@ -20,6 +20,7 @@
 #include "culm/residency.hpp"
 #include "culm/runtime/shrink.hpp"
 #include "culm/stack_pool.hpp"
+#include "culm/testing/overrides.hpp"
 #include "fixture.hpp"
 
 using namespace culm::testing;

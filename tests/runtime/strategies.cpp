@@ -13,6 +13,7 @@
 #include "culm/kernel.hpp"
 #include "culm/runtime/spawn.hpp"
 #include "culm/strategy_pool.hpp"
+#include "culm/testing/overrides.hpp"
 #include "os/os.hpp"
 
 using culm::StackClass;

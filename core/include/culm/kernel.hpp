@@ -25,7 +25,4 @@ struct KernelFeatures {
 // Probed at the first call, the same afterwards. Never fails: what cannot be probed counts as absent.
 const KernelFeatures& kernel_features() noexcept;
 
-// For tests and `culm doctor`: behave as if the kernel had only these. Must precede the first stack.
-void override_kernel_features(const KernelFeatures& features) noexcept;
-
 }  // namespace culm

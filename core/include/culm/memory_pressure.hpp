@@ -18,14 +18,11 @@ struct PressureSources {
     static constexpr std::size_t kPathBytesMax = 512;
     char group_directory[kPathBytesMax] = {};  // of our control group, version 2 or 1
     char stall_file[kPathBytesMax] = {};       // of the group, or of the machine
+    bool are_real = true;                      // false: a test has put them in the place of the machine's
 };
 
 // Found at the first call. Thread-safe.
 const PressureSources& pressure_sources() noexcept;
-// For tests: look there instead. Null restores what was found. Thread-safe; the sources are copied and kept for ever.
-// False without memory.
-bool override_pressure_sources(const PressureSources* sources) noexcept;
-bool pressure_sources_overridden() noexcept;
 
 // Tells one scheduler about the pressure. It remembers its last reading, because the kernel's counters only grow and
 // the difference between two readings is what counts.

@@ -54,12 +54,6 @@ private:
     State* state_ = nullptr;
 };
 
-// How far apart stacks lie. kPowerOfTwo is what an allocator that rounds up would do: for the lab and the benchmarks,
-// to show what it costs.
-enum class StrideRule : std::uint8_t { kOddPages, kPowerOfTwo };
-// Must precede the first stack of the process.
-void override_stride_rule(StrideRule rule) noexcept;
-
 // If `address` lies in the guard or the yellow zone of some stack, that stack; otherwise an empty one.
 // Async-signal-safe.
 Stack stack_of_guard_address(const void* address) noexcept;

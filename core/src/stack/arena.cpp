@@ -17,6 +17,7 @@
 #include "culm/check.hpp"
 #include "culm/kernel.hpp"
 #include "culm/stack_arena.hpp"
+#include "culm/testing/overrides.hpp"
 #include "os/os.hpp"
 #include "stack/capacity.hpp"
 #include "stack/chunk_table.hpp"
@@ -110,8 +111,8 @@ StackArena::All::All() noexcept {
         states[i].size_class = static_cast<StackClass>(i);
         arenas[i].state_ = &states[i];
     }
-    // A fork finds every arena whole, whatever the other threads were doing. Without the hooks (no memory for them)
-    // that is left to luck, as it is with most libraries.
+    // The lock of every arena is held across a fork, so that the child finds none half changed by another thread. If
+    // memory runs out for these hooks, a fork in such a moment leaves that arena broken in the child.
     static_cast<void>(os::at_fork(lock_all, unlock_all, unlock_all));
 }
 
@@ -138,8 +139,8 @@ void StackArena::State::lay_out() noexcept {
     chunk_slots_next = kChunkSizes[static_cast<std::size_t>(size_class)].slots_first;
 }
 
-// Reserves `slots` slots and a pad page; halves `slots` until it fits. Address space that is short is left to the rest
-// of the program as well: then only a quarter of what fits is taken.
+// Reserves `slots` slots and a pad page; halves `slots` until it fits. Where it had to be halved, address space is
+// short and the rest of the program needs some too: then only a quarter of what fits is taken.
 std::byte* StackArena::State::reserve_slots(std::size_t& slots, int& error) noexcept {
     const auto access = chunk_is_accessible ? os::Access::kReadWrite : os::Access::kNone;
     const std::size_t page_bytes = kernel_features().page_bytes;
@@ -154,7 +155,8 @@ std::byte* StackArena::State::reserve_slots(std::size_t& slots, int& error) noex
             is_short = false;
             continue;
         }
-        // EAGAIN: memory to come is locked (mlockall), and RLIMIT_MEMLOCK counts addresses, too.
+        // EAGAIN: after mlockall(MCL_FUTURE) every new mapping is locked, and RLIMIT_MEMLOCK counts its addresses even
+        // though no memory lies behind them.
         if ((error != ENOMEM && error != EAGAIN) || slots == 1) return nullptr;
         is_short = true;
         slots /= 2;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <span>
 
+#include "culm/testing/overrides.hpp"
 #include "os/os.hpp"
 
 namespace culm {

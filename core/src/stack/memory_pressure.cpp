@@ -15,6 +15,7 @@
 #include <new>
 #include <span>
 
+#include "culm/testing/overrides.hpp"
 #include "os/os.hpp"
 
 namespace culm {
@@ -152,14 +153,13 @@ bool override_pressure_sources(const PressureSources* sources) noexcept {
     }
     auto* const copy = new (std::nothrow) KeptSources{*sources, nullptr};
     if (copy == nullptr) return false;
+    copy->sources.are_real = false;
     copy->before = kept.load(std::memory_order_relaxed);
     while (!kept.compare_exchange_weak(copy->before, copy, std::memory_order_release, std::memory_order_relaxed)) {
     }
     overriding.store(&copy->sources, std::memory_order_release);
     return true;
 }
-
-bool pressure_sources_overridden() noexcept { return overriding.load(std::memory_order_relaxed) != nullptr; }
 
 bool PressureGauge::take_reading(std::int64_t now_ns) noexcept {
     const PressureSources& sources = pressure_sources();

@@ -145,88 +145,22 @@ public:
 
     Scheduler(const Scheduler&) = delete;
     Scheduler& operator=(const Scheduler&) = delete;
-    ~Scheduler();
 
 private:
-    friend class Fiber;
     friend class Inbox;
     friend class Scope;
     friend class SchedulerRegistry;
-    friend class ParkingLot;
     friend class ClosingNotices;
-    friend class WaitQueue;
     friend struct ThreadExit;
     friend struct Forking;
-    struct Parts;  // queues, pool, slab, inbox: everything a bare switch does not need
+    friend struct Undertaker;
+    struct Parts;   // queues, pool, slab, inbox: everything a bare switch does not need
+    struct Inside;  // the member functions that only the runtime's own files call; every scheduler is one
 
     Scheduler() noexcept;
+    ~Scheduler();
 
-    // scheduler.cpp: choosing, switching, making and finishing
-    bool suspend(Fiber& self) noexcept;                          // Switches: to the next runnable fiber
-    void swap(Fiber& from, Fiber& to, bool from_ends) noexcept;  // Switches: to that fiber
-    Woken cross(Fiber& self, Fiber& target) noexcept;            // Switches: to that fiber
-    void take_straight(Fiber& target, void* value) noexcept;
-    Fiber& next_runnable(Fiber& self) noexcept;
-    void give_stack(Fiber& fiber) noexcept;
-    static void run_body(void* fiber) noexcept;
-    [[noreturn]] void finish(Fiber& self) noexcept;
-    void bury_finished() noexcept;
-    void give_back_stack(Fiber& fiber) noexcept;
-    void leave_outermost_scope(Fiber& self) noexcept;
-    Fiber* new_main_fiber() noexcept;
-    void admit(Fiber& fiber) noexcept;
-    void dismiss(Fiber& fiber) noexcept;
-    void tell_joiners(Fiber& fiber) noexcept;
-    void give_up(Fiber& fiber, bool with_stack) noexcept;
-
-    // scheduler_wait.cpp: the steps of a wait, and the waits made of them
-    Wake await_quietly(std::int64_t deadline_ns,
-                       bool& switched) noexcept;  // Switches; `arrived` is the caller's to call
-    static void arrive(Fiber& self, bool switched) noexcept;
-    void make_ready(Fiber& fiber, Wake reason) noexcept;
-    bool end_wait(Fiber& fiber, Wake reason) noexcept;
-    bool abort_records(Fiber& fiber) noexcept;
-    Abort abort_record(Wait& wait, WaitKind kind) noexcept;
-    static Wake end_ticket(Fiber& self, Wake reason) noexcept;
-    void end_permit_wait(Fiber& fiber, void* value) noexcept;
-    static bool ask(Fiber& fiber, std::uint8_t request) noexcept;
-    static void refuse(Fiber& fiber) noexcept;
-    void answer(Fiber& fiber) noexcept;
-    void* take_permit(Fiber& fiber) noexcept;
-    Wake join_in_lot(std::uint64_t id, Fiber* fiber, std::int64_t deadline_ns) noexcept;
-    bool watch(FdRequest& request, Wait& wait) noexcept;
-    bool end_watch(FdRequest& request, Wait& wait) noexcept;
-    Wake wait_one_fd(FdRequest& request, std::int64_t deadline_ns) noexcept;
-    static void on_fd_ready(Wait& wait, void* scheduler);
-
-    // scope.cpp
-    bool must_end_waits(Fiber& fiber) noexcept {
-        if (!fiber.is_cancelled_ && !fiber.scope_) [[likely]]
-            return false;
-        return apply_scopes(fiber);
-    }
-    bool apply_scopes(Fiber& fiber) noexcept;
-    static void note_cancelled(Fiber& fiber) noexcept;
-    static bool sees_its_own_cancel(const Fiber& fiber) noexcept;
-
-    // scheduler_idle.cpp: what happens between fibers
-    void catch_up() noexcept;
-    void idle(Fiber& self) noexcept;
-    void wait_for_work(Fiber& self) noexcept;
-    std::int64_t take_in() noexcept;
-    int poll_reactor(std::int64_t timeout_ns, const sigset_t* signal_mask) noexcept;
-    void poll_idle(Fiber& self, std::int64_t timeout_ns) noexcept;
-    void sleep_in_poll(Fiber& self, std::int64_t timeout_ns) noexcept;
-    std::int64_t housekeeping_due_ns() noexcept;
-    void keep_house(std::int64_t now_ns) noexcept;
-    void exit_if_deserted() noexcept;
-
-    // scheduler_life.cpp and forking.cpp
-    Result<void> open(SchedulerOptions&& options) noexcept;
-    void shut() noexcept;
-    void give_up_all() noexcept;
-    void go_on_in_child(bool keep_fibers) noexcept;
-    void abandon_all_but(Fiber& survivor) noexcept;
+    Inside& inside() noexcept;
 
     // initial-exec: one load, no call, also inside a shared library. Eight bytes of the static TLS reserve.
     [[gnu::tls_model("initial-exec")]] static inline constinit thread_local Scheduler* current_ = nullptr;
