@@ -100,9 +100,10 @@ struct LockCancelled {
     interpreter::CallSite call;
 };
 
-// A lock's wait fails with EINTR, upon which the interpreter makes pending calls: this is one. It belongs to the
-// fiber's own thread and to the call that waits: whoever else comes to it first has the fiber cancelled once more,
-// because raised after that call Cancelled would leave the lock locked for good.
+// A lock's wait fails with EINTR, upon which the interpreter makes pending calls. This is one, and raises Cancelled. It
+// must be made by the fiber's own thread, within the call that waits. If another thread or another call of the fiber
+// comes to it first, nothing is raised and the fiber is cancelled once more, so that its next wait is; raised after the
+// wait, Cancelled would leave the lock locked for good.
 int raise_in_lock(void* argument) {
     auto* request = static_cast<LockCancelled*>(argument);
     const auto [self, call] = *request;
@@ -127,8 +128,9 @@ int raise_in_lock(void* argument) {
     return result;
 }
 
-// 3.11 makes no pending calls on other threads than the main one, and the queue may be full. Raised soon after the lock
-// was got, Cancelled would leave it locked for good.
+// Has the wait for the lock raise Cancelled itself. False where that cannot be: 3.11 makes no pending calls on other
+// threads than the main one, and the queue may be full. It must not be raised soon after the wait instead: then the
+// fiber would have got the lock, and nobody would unlock it.
 bool cancelled_in_lock(Fiber& fiber) {
     ThreadHost& host = *thread_host;
     PyFiber* self = host_of(fiber);
@@ -201,6 +203,7 @@ void install_embedder() noexcept {
                       .cancelled = cancelled_in_call,
                       .cancelled_in_lock = cancelled_in_lock};
     embedder.overflows = overflow_roles();
+    embedder.unwinding = unwinding_roles();
     embedder.reports = {.describe = describe, .trace = trace_overflown};
     runtime::set_embedder(embedder);
 }

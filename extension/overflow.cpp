@@ -3,8 +3,8 @@
 // The fault handler arms the bare class; the evaluation loop constructs it, which is when the message is made. From
 // then on the zone is to be closed as soon as the stack has shrunk: when the exception goes, which is usually soon
 // after it was caught; at a pending call, which the evaluation loop makes while the stack is being unwound, for
-// exceptions that are kept; and wherever the runtime looks. Invariant: what the fault handler calls touches no
-// reference count and runs no Python.
+// exceptions that are kept; and wherever the runtime calls settle_overflow(). Invariant: what the fault handler calls
+// touches no reference count and runs no Python.
 #include "overflow.hpp"
 
 #include "culm/overflow.hpp"
@@ -25,8 +25,7 @@ PyTypeObject* base_type = nullptr;
 initproc base_initialize = nullptr;
 destructor base_deallocate = nullptr;
 
-// --- in the fault handler
-// ---------------------------------------------------------------------------------------------
+// --- in the fault handler ---
 
 bool overflown(Fiber& fiber, bool again) {
     ThreadHost* host = thread_host;
@@ -35,8 +34,7 @@ bool overflown(Fiber& fiber, bool again) {
     return true;
 }
 
-// --- at a switch
-// --------------------------------------------------------------------------------------------------------
+// --- at a switch ---
 
 bool pending(Fiber& fiber) {
     ThreadHost& host = *thread_host;
@@ -58,14 +56,15 @@ void ended(Fiber& fiber) {
     interpreter::overflow_ended(host.record, saved_state(host, fiber));
 }
 
-// --- the exception
-// ------------------------------------------------------------------------------------------------------
+// --- the exception ---
 
-// Pending calls that found the stack not shrunk yet, since the last delivery.
+// How often settle_again() may find that the stack has not shrunk, from the construction of an exception on. A program
+// that never lets its stack shrink must not be slowed down for good.
 constexpr int kTriesMax = 10'000;
 thread_local int tries_left = 0;
 
-// A pending call, made by the evaluation loop of whichever thread comes first: on another one it has nothing to do.
+// A pending call: closes the zone of the running fiber if its stack has shrunk, else asks to be called again. The
+// evaluation loop of whichever thread comes first makes it; on a thread without fibers there is nothing to do.
 int settle_again(void*) {
     ThreadHost* host = thread_host;
     if (host == nullptr) return 0;
@@ -93,7 +92,8 @@ PyObject* message_for(PyFiber* self) {
     return message;
 }
 
-// Without arguments, in a fiber that has just overflown: the exception of that overflow. Else like any other.
+// StackOverflowError() without arguments, in a fiber that has just overflown, is the exception of that overflow: it
+// gets the message of one. Any other is constructed as every exception is.
 PyObject* construct(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
     ThreadHost* host = thread_host;
     const bool is_bare = PyTuple_GET_SIZE(arguments) == 0 && keywords == nullptr;
@@ -111,7 +111,7 @@ PyObject* construct(PyTypeObject* type, PyObject* arguments, PyObject* keywords)
     return made;
 }
 
-// The message that construct() has set must not be replaced by the arguments that there were none of.
+// construct() has put the message into `args`. To initialize with no arguments would take it out again.
 int initialize(PyObject* self, PyObject* arguments, PyObject* keywords) {
     if (PyTuple_GET_SIZE(arguments) == 0 && keywords == nullptr) return 0;
     return base_initialize(self, arguments, keywords);
@@ -136,10 +136,9 @@ void deallocate(PyObject* self) {
     settle_after_one();
 }
 
-// --- RecursionError itself
-// ----------------------------------------------------------------------------------------------
+// --- RecursionError itself ---
 
-// The interpreter's own exception may stand for an overflow: then it gets the message of one.
+// A RecursionError that the interpreter raises by itself may stand for an overflow: then it gets the message of one.
 int initialize_recursion_error(PyObject* self, PyObject* arguments, PyObject* keywords) {
     ThreadHost* host = thread_host;
     PyFiber* fiber = host != nullptr && Py_IS_TYPE(self, base_type) ? running_fiber(*host) : nullptr;
@@ -221,7 +220,9 @@ runtime::Overflows overflow_roles() noexcept {
             .leaves = leaves,
             .returns = returns,
             .ended = ended,
-            .ends_fiber = hand_to_undertaker};
+            .make_undertaker = make_undertaker,
+            .let_undertaker_go = let_undertaker_go,
+            .bury = bury};
 }
 
 }  // namespace culm::extension

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "arguments.hpp"
+#include "culm/runtime/undertaker.hpp"
 #include "deadline.hpp"
 #include "fiber_type.hpp"
-#include "undertaker.hpp"
 
 namespace culm::extension {
 
@@ -18,7 +18,7 @@ using runtime::Wake;
 PyObject* spawn(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {
     ThreadHost* host = ensure_thread_host();
     if (host == nullptr) return nullptr;
-    if (overflow_ends_fibers() && !ensure_undertaker(*host)) [[unlikely]]
+    if (runtime::Undertaker::is_wanted() && !runtime::Undertaker::keep_ready(*host->scheduler)) [[unlikely]]
         return nullptr;
     SpawnArguments parsed;
     if (!parse_spawn_arguments("spawn", args, count, names, parsed)) return nullptr;

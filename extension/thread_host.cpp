@@ -1,9 +1,10 @@
 // Making and taking down what a thread needs to run fibers.
 #include "thread_host.hpp"
 
-#include <algorithm>
 #include <memory>
 
+#include "culm/runtime/undertaker.hpp"
+#include "culm/runtime/unwinding.hpp"
 #include "errors.hpp"
 #include "fiber_type.hpp"
 #include "interposition.hpp"
@@ -15,51 +16,15 @@ using runtime::Scheduler;
 
 namespace {
 
-constexpr int kUnwindRoundsMax = 10;
-constexpr std::int64_t kFirstUnwindGraceNs = 1'000'000'000;
-constexpr std::int64_t kUnwindGraceNs = 100'000'000;
-// However long one wait took, it counts as no more than this: a process that got no processor meanwhile has not had
-// the time that its clean-ups are given.
-constexpr std::int64_t kUnwindWaitNs = 10'000'000;
 constexpr const char* kCapsuleKey = "culm.thread";
 
-struct Collection {
-    std::vector<PyFiber*> fibers;  // strong
-    bool at_exit = false;
-};
-
-void collect_fiber(Fiber& fiber, void* context) {
-    auto& collection = *static_cast<Collection*>(context);
-    PyFiber* self = host_of(fiber);
-    if (self == nullptr || self->lost_in_fork || (collection.at_exit && self->left_at_exit)) return;
-    Py_INCREF(as_object(self));
-    collection.fibers.push_back(self);
-}
-
-// What has caught FiberExit each time, or waits where nothing can end the wait: whoever waits for it is told.
-void give_up_fibers(ThreadHost& host) {
-    Collection collection;
-    host.scheduler->for_each_fiber(collect_fiber, &collection);
-    const runtime::Fiber* running = &host.scheduler->running();
-    for (PyFiber* fiber : collection.fibers) {
-        if (fiber->fiber != running && !finished(fiber)) {
-            PyErr_Format(PyExc_RuntimeError,
-                         "%R did not end when its thread did: it caught FiberExit, or waits for what cannot be "
-                         "interrupted; join fibers before their thread ends",
-                         fiber);
-            give_up_fiber(host, fiber, take_raised_instance());  // giving up runs Python: nothing may be set
-        }
-        Py_DECREF(as_object(fiber));
-    }
-}
-
 void take_down(ThreadHost* host) {
-    unwind_all_fibers(*host, false);
-    give_up_fibers(*host);
+    host->closing = true;
+    runtime::unwind_fibers(*host->scheduler, runtime::Ending::kThread);
+    runtime::Undertaker::dismiss(*host->scheduler);
     flush_drops(*host);
     interpreter::hide_fiber_identities(host->record);
     Py_CLEAR(host->main);
-    Py_CLEAR(host->undertaker);
     (void)Scheduler::close_current();  // refused while a fiber refuses to end: its memory stays
     thread_host = nullptr;
     flush_drops(*host);  // what calls of other threads, taken in during the close, left behind
@@ -85,42 +50,6 @@ bool install_thread_end(ThreadHost* host) {
     const bool good = PyDict_SetItemString(dict, kCapsuleKey, capsule) == 0;
     Py_DECREF(capsule);
     return good;
-}
-
-// Waits for the fiber's end, until the grace is used up or a signal's handler raises (Ctrl-C). Runs Python.
-void await_end(Scheduler& scheduler, const PyFiber* self, std::int64_t& grace_ns) {
-    while (!finished(self) && grace_ns > 0) {
-        const std::int64_t before_ns = scheduler.clock().now_ns();
-        const std::int64_t deadline_ns = runtime::deadline_after(before_ns, std::min(grace_ns, kUnwindWaitNs));
-        if (scheduler.join(*self->fiber, deadline_ns) == runtime::Wake::kInterrupted && PyErr_CheckSignals() < 0) {
-            PyErr_WriteUnraisable(nullptr);
-            grace_ns = 0;
-            return;
-        }
-        grace_ns -= std::clamp<std::int64_t>(scheduler.clock().now_ns() - before_ns, 1, kUnwindWaitNs);
-    }
-}
-
-// Raises FiberExit in every live fiber and waits for their ends, so that a clean-up may wait in its turn, but no longer
-// than the grace. False: there was none.
-bool unwind_round(ThreadHost& host, bool at_exit, bool is_first) {
-    Collection collection{.fibers = {}, .at_exit = at_exit};
-    host.scheduler->for_each_fiber(collect_fiber, &collection);
-    const std::vector<PyFiber*>& live = collection.fibers;
-    const runtime::Fiber* running = &host.scheduler->running();
-    for (PyFiber* fiber : live) {
-        if (is_first && fiber->told_to_exit) continue;  // it is cleaning up
-        if (fiber->fiber != running && !finished(fiber)) end_fiber_soon(fiber);
-    }
-    // Each has its turn before the grace begins, however many they are.
-    if (!live.empty()) host.scheduler->yield_now();
-    std::int64_t grace_ns = is_first ? kFirstUnwindGraceNs : kUnwindGraceNs;
-    for (PyFiber* fiber : live) {
-        if (fiber->fiber != running) await_end(*host.scheduler, fiber, grace_ns);
-        Py_DECREF(as_object(fiber));
-    }
-    flush_drops(host);
-    return !live.empty();
 }
 
 }  // namespace
@@ -159,16 +88,56 @@ ThreadHost* ensure_thread_host() {
     return thread_host;
 }
 
-void unwind_all_fibers(ThreadHost& host, bool at_exit) {
-    host.closing = true;
-    for (int round = 0; round < kUnwindRoundsMax && unwind_round(host, at_exit, round == 0); ++round) {
-    }
+namespace {
+
+bool has_to_unwind(Fiber& fiber, runtime::Ending ending) {
+    PyFiber* self = host_of(fiber);
+    if (self == nullptr || self->lost_in_fork) return false;
+    if (ending == runtime::Ending::kProgram && self->left_at_exit) return false;
+    Py_INCREF(as_object(self));
+    return true;
+}
+
+void let_unwound_go(Fiber& fiber) {
+    Py_DECREF(as_object(host_of(fiber)));
+    flush_drops(*thread_host);
+}
+
+bool was_told_to_unwind(const Fiber& fiber) { return static_cast<const PyFiber*>(fiber.host)->told_to_exit; }
+
+void tell_to_unwind(Fiber& fiber) { end_fiber_soon(host_of(fiber)); }
+
+bool handle_signals_meanwhile() {
+    if (PyErr_CheckSignals() == 0) return true;
+    PyErr_WriteUnraisable(nullptr);
+    return false;
+}
+
+void give_up_unwinding(Fiber& fiber) {
+    PyFiber* self = host_of(fiber);
+    PyErr_Format(PyExc_RuntimeError,
+                 "%R did not end when its thread did: it caught FiberExit, or waits for what cannot be interrupted; "
+                 "join fibers before their thread ends",
+                 self);
+    give_up_fiber(*thread_host, self, take_raised_instance());  // giving up runs Python: nothing may be set
+}
+
+}  // namespace
+
+runtime::Unwinding unwinding_roles() noexcept {
+    return {.hold = has_to_unwind,
+            .let_go = let_unwound_go,
+            .was_told = was_told_to_unwind,
+            .tell = tell_to_unwind,
+            .handle_signals = handle_signals_meanwhile,
+            .give_up = give_up_unwinding};
 }
 
 PyObject* shut_down(PyObject*, PyObject*) {
     ThreadHost* host = thread_host;
     if (host != nullptr) {
-        unwind_all_fibers(*host, true);
+        host->closing = true;
+        runtime::unwind_fibers(*host->scheduler, runtime::Ending::kProgram);
         flush_drops(*host);
         host->closing = false;  // what was registered with atexit earlier runs later, and may use fibers
     }

@@ -11,6 +11,7 @@
 
 #include <vector>
 
+#include "culm/runtime/embedder.hpp"
 #include "culm/runtime/scheduler.hpp"
 #include "interpreter/interpreter.hpp"
 
@@ -27,10 +28,8 @@ struct ThreadHost {
     // References to drop on the side that continues after a switch. One in the common case.
     PyObject* drop_after_switch = nullptr;
     std::vector<PyObject*> drop_more;
-    PyFiber* forking = nullptr;          // in a forked child without its main fiber: the fiber whose end is the child's
-    PyFiber* undertaker = nullptr;       // strong; null unless overflows end fibers (undertaker.hpp)
-    std::vector<PyFiber*> out_of_stack;  // strong; for the undertaker
-    bool closing = false;                // no new fibers: the thread or the interpreter is ending
+    PyFiber* forking = nullptr;  // in a forked child without its main fiber: the fiber whose end is the child's
+    bool closing = false;        // no new fibers: the thread or the interpreter is ending
 };
 
 inline constinit thread_local ThreadHost* thread_host = nullptr;
@@ -64,12 +63,11 @@ inline interpreter::SavedState& saved_state(ThreadHost& host, runtime::Fiber& fi
     return saved_state(fiber);
 }
 
-// Unwinds every fiber of the calling thread with FiberExit; `at_exit` spares those that stand for threads. Bounded:
-// what is not through with its clean-up after a second is told again, then after each tenth of one, ten times in all,
-// and then left suspended; time in which the process got no processor hardly counts. Switches. Runs Python.
-void unwind_all_fibers(ThreadHost& host, bool at_exit);
+// How a fiber is unwound when its thread or the interpreter ends: FiberExit is raised in it. Those that stand for
+// threads are spared when the interpreter exits. When and how often, the runtime decides (culm/runtime/unwinding.hpp).
+runtime::Unwinding unwinding_roles() noexcept;
 
-// For atexit: unwinds, reports exceptions nobody took. Returns null with an exception on failure.
+// For atexit: unwinds the fibers of this thread, and reports exceptions that nobody took. Runs Python.
 PyObject* shut_down(PyObject* module, PyObject* unused);
 
 }  // namespace culm::extension

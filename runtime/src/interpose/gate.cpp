@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "culm/runtime/undertaker.hpp"
 #include "descriptors.hpp"
 #include "real.hpp"
 #include "yellow_zone_keeper.hpp"
@@ -63,11 +64,11 @@ int Parking::lock_outcome(Wake wake) noexcept {
 
 void end_if_out_of_stack(Scheduler& scheduler) noexcept {
     Fiber& self = scheduler.running();
-    const auto ends = detail::embedder.overflows.ends_fiber;
-    if (!ends || FiberNotes(self).held_mutexes() != 0 || !YellowZoneKeeper::is_nearly_out(self)) return;
+    if (!Undertaker::is_wanted() || FiberNotes(self).held_mutexes() != 0) return;
+    if (!YellowZoneKeeper::is_nearly_out(self)) return;
     Parking parking(scheduler);
     in_embedder = true;
-    const bool is_over = ends(self);
+    const bool is_over = Undertaker::take_over(self);
     in_embedder = false;
     while (is_over) scheduler.park(kNever);
 }

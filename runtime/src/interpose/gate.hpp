@@ -31,7 +31,7 @@ inline constinit Counters counters;
 // True on a thread that is inside the embedding language's part of a park.
 inline constinit thread_local bool in_embedder = false;
 
-// Parks the running fiber for good if it is about to run out of stack and the language wants it ended.
+// Parks the running fiber for good if it is about to run out of stack and the undertaker takes it over.
 void end_if_out_of_stack(Scheduler& scheduler) noexcept;
 
 // The scheduler to cooperate with; null: the call must behave exactly like libc.

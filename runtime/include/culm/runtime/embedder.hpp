@@ -85,10 +85,32 @@ struct Overflows {
     void (*returns)(Fiber& self) = nullptr;
     // The zone has been closed again.
     void (*ended)(Fiber& self) = nullptr;
-    // The fiber has come to the lower half of its zone and makes an interposed call that may park (the lock is held, no
-    // pthread mutex is): true ends the fiber here. It is parked and never continues; the language abandons it
-    // (Scheduler::abandon) from another fiber.
-    bool (*ends_fiber)(Fiber& self) = nullptr;
+    // For undertaker.hpp. A new fiber of the calling thread, whose body calls Undertaker::bury_all(); null: it cannot
+    // be made. It is kept until let_undertaker_go(), which may come before it has run and while it runs.
+    Fiber* (*make_undertaker)() = nullptr;
+    void (*let_undertaker_go)(Fiber& undertaker) = nullptr;
+    // The fiber has run out of stack in code that nothing can stop, and is parked for good: Scheduler::abandon() it,
+    // and record that as its end. Called in the undertaker.
+    void (*bury)(Fiber& fiber) = nullptr;
+};
+
+// What has come to its end while fibers are left.
+enum class Ending : std::uint8_t { kThread, kProgram };
+
+// For unwinding.hpp: how fibers that are left are ended. Either all of these are null or none is.
+struct Unwinding {
+    // Whether this fiber, which has started and not finished, has to end. If so it is kept, with its host, until
+    // let_go(). Neither starts nor ends a fiber.
+    bool (*hold)(Fiber& fiber, Ending ending) = nullptr;
+    void (*let_go)(Fiber& fiber) = nullptr;
+    // tell() has been called for it, by whomever.
+    bool (*was_told)(const Fiber& fiber) = nullptr;
+    // Makes the fiber runnable, and unwinds it when it runs.
+    void (*tell)(Fiber& fiber) = nullptr;
+    // A signal has arrived while fibers are waited for. False: its handler wants the waiting to end.
+    bool (*handle_signals)() = nullptr;
+    // The fiber was told and has not ended: Scheduler::abandon() it, and record that as its end.
+    void (*give_up)(Fiber& fiber) = nullptr;
 };
 
 // When the process reports an overflow and dies of it. All async-signal-safe.
@@ -106,6 +128,7 @@ struct Embedder {
     Signals signals;
     Calls calls;
     Overflows overflows;
+    Unwinding unwinding;
     Reports reports;
 };
 
