@@ -32,7 +32,8 @@ void prepare_context(Context& context, std::byte* base, std::byte* limit, Contex
 // Describes the stack that the calling OS thread was given by the system, so that it can be switched away from.
 void adopt_thread_context(Context& context) noexcept;
 
-// Tells the instruments that the context will never run again. Its stack may be reused afterwards. Not by itself.
+// Tells the instruments that the context will never run again; afterwards its stack may be reused. A context cannot do
+// this for itself: whoever runs after it does.
 void retire_context(Context& context) noexcept;
 
 // Suspends the caller in `from` and continues `to`. Returns when something switches back to `from`.

@@ -14,7 +14,7 @@ static_assert(CULM_INSTRUMENTED == 1);
 
 namespace {
 
-// Written before a switch, read after it on the other stack of the same thread.
+// The context that the thread is leaving: written before a switch, read after it on the other stack of the same thread.
 constinit thread_local instrument::ContextRecord* left = nullptr;
 
 void confirm_arrival(void* fake_stack) noexcept {

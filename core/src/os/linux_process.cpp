@@ -13,7 +13,7 @@ namespace culm {
 
 namespace {
 
-// read(), gone on with after a signal.
+// read(), made again when a signal interrupted it.
 ssize_t read_again(int fd, void* buffer, std::size_t bytes) noexcept {
     ssize_t got = -1;
     do {

@@ -15,7 +15,8 @@ namespace culm {
 
 namespace {
 
-// Lets the default action happen: on return the faulting instruction runs again, or the raised signal is delivered.
+// Restores the default action and lets it happen. After a fault the instruction runs again once the handler returns,
+// and faults again; a signal that somebody sent is raised again and delivered then.
 void take_default_action(int signal, const siginfo_t* what) noexcept {
     struct sigaction action {};
     action.sa_handler = SIG_DFL;
@@ -56,7 +57,7 @@ void os::hand_on_signal(int signal, siginfo_t* what, void* context, const struct
         return;
     }
     if (previous.sa_handler == SIG_IGN) {
-        // A fault cannot be ignored: the kernel kills. A signal somebody sent can.
+        // A fault cannot be ignored, the kernel ends the process for it; a signal that somebody sent can be.
         if (what->si_code > 0) take_default_action(signal, what);
         return;
     }

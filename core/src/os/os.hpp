@@ -49,7 +49,8 @@ void leave_out_of_core_dumps(Range range) noexcept;
 
 // --- which pages are present ----------------------------------------------------------------------------------------
 
-// Runs of present pages in [start, end), in order. Fewer than asked for: the rest has none.
+// The runs of present pages from the start of a range on, in order. What lies beyond scanned_until was not looked at,
+// because there was no room for more runs.
 struct PresentRuns {
     std::size_t count = 0;
     std::byte* scanned_until = nullptr;
@@ -68,7 +69,7 @@ std::size_t mapping_count() noexcept;  // mappings of this process; 0 when /proc
 long read_number(const char* path, long otherwise) noexcept;
 // The beginning of a small file. Returns its length; 0 when it is empty or cannot be read.
 std::size_t read_text(const char* path, std::span<char> text) noexcept;
-// Whether the kernel can write to `address`; asked by a system call, so that a no is not a signal.
+// Whether the kernel can write to `address`. A system call is asked, which fails where an access would be a signal.
 bool kernel_can_write(void* address) noexcept;
 // Calls `prepare` before every fork, `parent` and `child` after it in either; null for nothing to do.
 int at_fork(void (*prepare)(), void (*parent)(), void (*child)()) noexcept;

@@ -23,7 +23,7 @@ struct ChunkEntry {
 
 // A free entry, or null when the table is full. Thread-safe.
 ChunkEntry* claim_chunk_entry() noexcept;
-// Where an address lies. An empty stack: in no slot.
+// In which slot an address lies, and in which part of it. An empty stack: in no slot.
 enum class Part : std::uint8_t { kGuard, kYellowZone, kStack };
 struct Place {
     Stack stack;

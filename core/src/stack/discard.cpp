@@ -1,4 +1,5 @@
-// Discarding in batches. What the kernel refuses (locked memory) stays; it is then resident, which is all that is lost.
+// Discarding in batches. What the kernel refuses to discard, because it is locked, stays in memory; nothing else is
+// wrong with it.
 #include "stack/discard.hpp"
 
 #include <span>

@@ -78,7 +78,7 @@ Result<std::size_t> stack::guard_slots(const SlotRun& run, std::span<os::Range> 
     const KernelFeatures& features = kernel_features();
     const bool by_vector = run.is_accessible && features.guard == GuardKind::kMadvise && features.vectored_guard;
     if (by_vector) done = guard_vectored(run, scratch);
-    // What the vector left, if anything: one by one, which knows more ways.
+    // What the call with a vector has not done, if anything, is done one by one: there more ways can be tried.
     for (; done < run.slots; ++done) {
         const Result<void> guarded = run.is_accessible ? guard_one(run, done) : open_one(run, done);
         if (guarded) continue;

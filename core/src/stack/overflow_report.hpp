@@ -16,8 +16,8 @@ struct Overflow {
     const std::byte* touched = nullptr;  // the address of the fault
     const std::byte* sp = nullptr;       // where the code that faulted was on its stack; null: not known on this CPU
     const void* pc = nullptr;            // where it was in its text; null: not known
-    bool is_fault = true;                // else it has come to `touched`, and called
-    bool has_room = true;                // to look at the C frames
+    bool is_fault = true;  // false: no fault; the code on the stack has come to `touched` and asks for this
+    bool has_room = true;  // to look at the C frames
 };
 
 void report_overflow(const Overflow& overflow, const StackOwner& owner) noexcept;

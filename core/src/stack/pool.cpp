@@ -59,7 +59,8 @@ Result<void> StackPool::refill(Shelf& shelf, StackClass size_class, std::size_t 
     }
     Stack fresh[kRefill];
     if (Result<void> got = StackArena::of(size_class).take(std::span(fresh, count)); !got) return got;
-    // On top of the others although they are colder: all the others are promised, so all will be used.
+    // The new stacks go on top and are taken first, although the others may be warm: each of the others is promised, so
+    // that all of them will be used in any case.
     for (std::size_t i = count; i > 0; --i) {
         Entry entry;
         entry.base = fresh[i - 1].base;
@@ -147,7 +148,8 @@ bool StackPool::has_too_many_deep(const Shelf& shelf, std::size_t limit_bytes) c
     return shelf.deep > kDeepMax || shelf.deep * limit_bytes > warm_bytes_max;
 }
 
-// Over the budget: the class that holds most pays, not the one that happens to be used.
+// The free stacks hold more memory than the budget. The class whose stacks hold most gives some back, whichever class
+// is in use at the moment.
 void StackPool::cool_warmest_shelf() noexcept {
     const auto warmest = std::max_element(shelves_.begin(), shelves_.end(), [](const Shelf& one, const Shelf& other) {
         return one.warm_bytes < other.warm_bytes;

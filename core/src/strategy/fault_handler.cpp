@@ -59,7 +59,8 @@ private:
         return slots_.create(limit_bytes, stacks);
     }
 
-    // Once, and again if it was refused.
+    // At the first stack of the process: has the fault handler ask us, and holds our lock across forks. If the former
+    // fails, the next stack tries again.
     Result<void> get_ready() noexcept {
         if (is_ready_.load(std::memory_order_acquire)) return {};
         if (Result<void> added = add_fault_resolver(&resolve); !added) return added;

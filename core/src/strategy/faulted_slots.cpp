@@ -24,7 +24,8 @@ os::Range between(const std::byte* start, const std::byte* end) noexcept {
     return {const_cast<std::byte*>(start), static_cast<std::size_t>(end - start)};
 }
 
-// Closes a range: without memory, charge and access. Without mappings left it stays accessible and loses its memory.
+// Closes a range: it loses its memory, its commit charge and its access. That may need one more mapping; where the
+// process has none left, the range stays accessible and loses its memory only. True: it is closed.
 bool close(os::Range range) noexcept {
     const bool closed = os::reserve_again(range) == 0;
     if (closed) {
@@ -65,8 +66,9 @@ bool FaultedSlots::open(const void* address) noexcept {
     if (open_from == nullptr) return false;
     std::byte* page = page_floor(address);
     if (page >= open_from) {
-        // Another thread was faster, and the access will succeed now. But an access that no opening can help (running
-        // code on a stack) comes back at once: let each address through once in a row.
+        // It is open already. Usually another thread has opened it meanwhile, and the access will succeed when it is
+        // made again. An access that no opening can help, such as running code on a stack, faults again at once: so an
+        // address that comes twice in a row is refused the second time.
         thread_local const void* let_through = nullptr;
         return std::exchange(let_through, address) != address;
     }
@@ -74,7 +76,7 @@ bool FaultedSlots::open(const void* address) noexcept {
     const auto spare = static_cast<std::size_t>(page - limit);
     std::byte* wanted = page - std::min(spare, kWindowBytes - kernel_features().page_bytes);
     if (os::set_access(between(wanted, open_from), os::Access::kReadWrite) != 0) return false;
-    // Lower only: a thread that opened more meanwhile has the last word.
+    // The word is only ever lowered: where another thread has opened more meanwhile, its value stays.
     while (wanted < open_from && !place.open_from->compare_exchange_weak(open_from, wanted)) {
     }
     faults_.fetch_add(1, std::memory_order_relaxed);

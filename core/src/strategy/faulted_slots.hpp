@@ -39,7 +39,7 @@ public:
     // Async-signal-safe. Opens what an access to `address` needs; false when it is not ours or the kernel refuses.
     bool open(const void* address) noexcept;
     const std::byte* open_from(const StrategyStack& stack) const noexcept;
-    // Around a fork, so that the child finds them whole.
+    // Held around a fork, so that the child does not find a slot half made.
     void lock() noexcept { mutex_.lock(); }
     void unlock() noexcept { mutex_.unlock(); }
     std::uint64_t faults() const noexcept { return faults_.load(std::memory_order_relaxed); }

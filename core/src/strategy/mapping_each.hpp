@@ -14,7 +14,8 @@ protected:
     enum class GuardPage : bool { kNone, kBelow };
     explicit MappingEach(GuardPage guard) noexcept : guard_(guard) {}
 
-    // Before the first of several stacks, and for each that was mapped. An error makes creation fail.
+    // begin() is called before the first of several stacks is mapped, the other for each stack once it is mapped. An
+    // error from either makes the creation of all of them fail.
     virtual Result<void> begin() noexcept { return {}; }
     virtual int mapped([[maybe_unused]] os::Range stack) noexcept { return 0; }
 
