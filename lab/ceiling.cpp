@@ -1,7 +1,8 @@
-// How many stacks there can be, and what says no.
+// How many stacks there can be, and with what error the next one is refused.
 //
-// Stacks are made, their base page touched, until the strategy refuses or `count` is reached. One of N limits is asked
-// for as one, twice as large each time, because that is how it is refused.
+// Stacks are made and their base pages touched until the strategy refuses one or `count` is reached. For the strategy
+// that allocates one block for all stacks, a single block is asked for, twice as large each time, because it is the
+// block that is refused.
 #include <cerrno>
 #include <cstring>
 

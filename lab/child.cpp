@@ -31,10 +31,11 @@ ChildEnd run_in_child(const std::function<int(const Tell&)>& body) {
     }
     if (child == 0) {
         close(ends[0]);
-        // Whoever ends this program by a signal ends what it started.
+        // If somebody ends this program by a signal, its children end with it.
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         alarm(kSecondsMax);
-        // A fault is what the parent wants to hear of, not a report of it.
+        // The parent wants to see the fault in how the child ended. The report that our handler would write is not
+        // wanted.
         std::signal(SIGBUS, SIG_DFL);
         _exit(body([&](std::int64_t word) {
             if (write(ends[1], &word, sizeof(word)) != static_cast<ssize_t>(sizeof(word))) _exit(127);

@@ -15,7 +15,7 @@ struct ChildEnd {
     int exit_code = -1;
 };
 
-// Tells the parent a number; the last one before the end counts.
+// Tells the parent a number. The parent keeps the last one that it was told.
 using Tell = std::function<void(std::int64_t)>;
 
 // What `body` returns is the exit code. A child that hangs is ended by SIGALRM after some seconds.

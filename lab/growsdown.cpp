@@ -49,7 +49,8 @@ Descent descend(StackStrategy& strategy, std::size_t limit_bytes, std::size_t by
     return descent;
 }
 
-// Two of a kind, one limit apart; the upper runs over its limit. Whether the lower one's pattern is whole.
+// Makes two such stacks, one limit apart, and has code on the upper one run over its limit. The exit code says whether
+// the pattern on the lower one is whole.
 ChildEnd run_into_its_like(StackStrategy& strategy, std::size_t limit_bytes) {
     return run_in_child([&](const Tell& tell) {
         Stacks stacks(strategy);

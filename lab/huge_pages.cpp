@@ -1,4 +1,5 @@
-// What transparent huge pages would do to stacks: 2 MB for one byte. Allowed on some stacks, left as built on others.
+// What transparent huge pages would do to stacks: one byte that is touched takes 2 MB. They are allowed on some stacks,
+// and left as the strategy has set them on others.
 //
 // The advice reverses what the strategy has asked for, as `always` would for one that has asked for nothing.
 #include <cstdint>

@@ -13,7 +13,7 @@ Answer idle(const Request& request) {
     if (used_bytes > request.limit_bytes) return unsupported("--bytes is larger than the limit");
 
     Stacks stacks(*request.strategy);
-    // The first one makes what is shared: a reservation, a helper thread.
+    // The first stack also makes what all of them share, such as a reservation or a helper thread: it is not counted.
     if (const Result<void> created = stacks.create(request.limit_bytes, 1); !created)
         return unsupported(created.error());
     touch_down(stacks[0], used_bytes);

@@ -1,11 +1,13 @@
 // Whether a system call may write into stack that is not there yet: three times, in three ways.
 //
-// called: read() into an array of the caller, none of which was touched. The call itself pushes its return address
-// below
-//   the array, which is what a strategy that grows by faults needs.
-// direct: the kernel is handed an address far below anything that was touched, as by a system call without a function
-//   around it. libc's own code does this too, with arrays in its own frames.
-// tail: the buffer begins in stack that is not there and ends in stack that is.
+// "called" is read() into an array of the caller, none of which was touched. The call pushes its return address below
+// the array, and that fault makes a strategy grow that grows by faults.
+//
+// "direct" hands the kernel an address far below anything that was touched, as a system call does that no function is
+// wrapped around. libc's own code does this too, with arrays in its own frames.
+//
+// "tail" is a buffer that begins in stack which is not there yet and ends in stack which is.
+//
 // Built without stack clash protection, which would touch each page of the array beforehand.
 #include <fcntl.h>
 #include <unistd.h>
@@ -52,7 +54,7 @@ void write_by_kernel(OnStack&, void* argument) {
     auto& writes = *static_cast<Writes*>(argument);
     const std::size_t page = page_bytes();
     std::byte* here = static_cast<std::byte*>(__builtin_frame_address(0));
-    // The tail first: the others open what it needs closed.
+    // The tail comes first, because the other two open the part of the stack that must be closed for it.
     const auto* edge = writes.strategy->committed_limit(*writes.stack);
     if (edge == writes.stack->limit()) {  // grown by the kernel: the edge is the last page that is present
         edge = reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(here) / page * page) - 2 * page;

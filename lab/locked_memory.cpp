@@ -1,4 +1,5 @@
-// MLOCK_ONFAULT on a strategy: what it occupies, and what the kernel answers to those who want locked memory back.
+// MLOCK_ONFAULT on a strategy: what its stacks occupy, and what the kernel answers when locked memory is to be
+// discarded.
 #include "experiment.hpp"
 #include "measure.hpp"
 #include "raw_calls.hpp"

@@ -1,7 +1,7 @@
 // What happens below the limit: page by page as a runaway recursion does, or in one jump of 64 KB.
 //
 // Two stacks that lie as close as the strategy puts them; the lower one is filled with a pattern. Code on the upper one
-// then writes below its own limit. If it lives to tell, whether the pattern is whole says what it did.
+// then writes below its own limit. If the process survives that, the pattern shows whether the neighbour was hurt.
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,7 +38,7 @@ void overrun(OnStack&, void* argument) {
     }
 }
 
-// From the base down, as a stack is used.
+// Fills the stack with the pattern from its base down, in the order in which a stack is used.
 void paint(const StrategyStack& stack, std::size_t bytes) {
     for (std::size_t i = 1; i <= bytes; ++i)
         const_cast<volatile std::byte*>(stack.base)[-static_cast<std::ptrdiff_t>(i)] = kPaint;
@@ -50,7 +50,7 @@ bool is_whole(const StrategyStack& stack, std::size_t bytes) {
 
 Answer run_over(const Request& request, bool jumps) {
     if (!request.strategy->traits().pointers_stay_valid) {
-        // They share one place; what would be hurt below it is nobody's stack.
+        // Copying stacks all run in one place, and below that lies no other stack.
         Stacks alone(*request.strategy);
         if (const Result<void> created = alone.create(request.limit_bytes, 1); !created)
             return unsupported(created.error());
@@ -62,7 +62,7 @@ Answer run_over(const Request& request, bool jumps) {
         answer.object.add("neighbour_damaged", false).add("survived", true);
         return answer;
     }
-    // Never given back here: what was run over may be the allocator's own words.
+    // Not destroyed at the end of this function: the overflow may have destroyed the allocator's own words.
     Stacks& stacks = *new Stacks(*request.strategy);
     if (const Result<void> created = stacks.create(request.limit_bytes, kNeighbours); !created) {
         return unsupported(created.error());
@@ -84,7 +84,7 @@ Answer run_over(const Request& request, bool jumps) {
     const bool whole = std::all_of(stacks.begin(), stacks.begin() + static_cast<std::ptrdiff_t>(upper),
                                    [painted](const StrategyStack& stack) { return is_whole(stack, painted); });
     const ChildEnd giving_back = run_in_child([&](const Tell&) {
-        close(STDERR_FILENO);  // glibc says there what it found
+        close(STDERR_FILENO);  // glibc would write there that its heap is corrupted
         stacks.destroy();
         return 0;
     });

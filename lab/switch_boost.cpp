@@ -19,7 +19,8 @@ struct Member {
     Member* previous = nullptr;
 };
 
-// A jump tells whoever is resumed where the jumper is suspended: each keeps that for the one before it.
+// jump_fcontext() tells the code that it resumes where its caller is suspended. So each context notes on arrival where
+// the one before it in the ring is to be resumed.
 void go_round(fcontext::transfer_t arrived) {
     auto* self = static_cast<Member*>(arrived.data);
     Member* volatile next = self->next;

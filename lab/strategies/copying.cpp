@@ -66,7 +66,7 @@ public:
         }
     }
 
-    // What a deeper use has left allocated.
+    // Gives the unused part of each copy's buffer back: an earlier, deeper use may have left it larger than needed.
     std::size_t shrink(std::span<const SuspendedStrategyStack> stacks) noexcept override {
         std::size_t shrunk = 0;
         for (const SuspendedStrategyStack& suspended : stacks) {

@@ -109,7 +109,8 @@ int fill_missing_page(int fd, void* page, std::size_t page_bytes) noexcept {
     copy.len = page_bytes;
     if (ioctl(fd, UFFDIO_COPY, &copy) == 0) return 0;
     const int error = errno;
-    // Whoever waits tries again: it finds the page (EEXIST), or reports it once more.
+    // The page cannot be filled. Whoever waits for it is woken and tries again: either the page is there by now
+    // (EEXIST), or the fault is reported once more.
     uffdio_range range{reinterpret_cast<std::uintptr_t>(page), page_bytes};
     ioctl(fd, UFFDIO_WAKE, &range);
     return error;

@@ -15,7 +15,8 @@ namespace culm::lab::strategies {
 
 namespace {
 
-// A locked stack and what lies between it and the next are different mappings, even where both are closed.
+// Where neighbours otherwise share a mapping, a locked stack takes two: itself, and what lies between it and the next
+// one, which is not locked.
 StrategyTraits locked_traits(const StackStrategy& strategy) noexcept {
     StrategyTraits traits = strategy.traits();
     const bool has_something_between = traits.guard == GuardMeans::kKernelMarker || &strategy == &strategy::heap();

@@ -114,7 +114,7 @@ private:
         void* address = nullptr;
         while (next_missing_page(fd, address)) {
             strategy->faults_.fetch_add(1, std::memory_order_relaxed);
-            // A refusal wakes whoever waits, and the fault is reported again.
+            // If this fails, it wakes whoever waits all the same, and the fault is reported again.
             static_cast<void>(fill_missing_page(fd, strategy::page_floor(address), page_bytes));
         }
         return nullptr;
