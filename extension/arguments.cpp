@@ -35,7 +35,8 @@ bool parse_stack_limit(PyObject* value, StackClass& size_class) {
 
 namespace {
 
-// What `culm lab` measures besides, and a fiber cannot run on. A test compares this with what the lab lists.
+// The strategies that only `culm lab` has, because a fiber cannot run on their stacks: for a better message. A test
+// compares this list with that of the lab.
 constexpr std::string_view kForLabOnly[] = {"bare-mmap",   "fault-thread", "growsdown",   "one-block",
                                             "userfaultfd", "copying",      "fixed-small", "split"};
 

@@ -20,7 +20,8 @@ using runtime::FiberState;
 
 namespace {
 
-// Finished with an exception nobody has asked for. Weak: forget_untaken() when the object goes.
+// The fibers that have finished with an exception which nobody has asked for. No references: forget_untaken() takes an
+// object out before it goes.
 std::unordered_set<PyFiber*>& untaken() {
     static auto* set = new std::unordered_set<PyFiber*>;  // outlives static destruction: objects may die late
     return *set;
@@ -31,8 +32,9 @@ bool is_silent_end(PyObject* exception) {
            PyErr_GivenExceptionMatches(exception, PyExc_SystemExit);
 }
 
-// What C code made of ECANCELED ended the fiber before the evaluation loop could raise Cancelled: it was cancelled all
-// the same.
+// A call of the fiber failed with ECANCELED, and the exception that C code made of that has ended the fiber before the
+// evaluation loop could raise Cancelled. The fiber was cancelled all the same: Cancelled is its outcome, unless it has
+// a result.
 void raise_what_is_pending(ThreadHost& host, PyFiber* self, PyObject* result) {
     PyObject* pending = interpreter::withdraw_raise_soon(host.record, saved_state(host, *self->fiber));
     if (pending == nullptr) return;
@@ -181,10 +183,6 @@ bool say_once_which_default() {
                "number; strategy='arena' is charged in full (culm doctor explains)",
                default_stack_strategy().id()) == 0;
 }
-
-}  // namespace
-
-namespace {
 
 // An un-started fiber whose task lies in `room`. Null with an exception set.
 PyFiber* make_unstarted(ThreadHost& host, const SpawnArguments& spawned, runtime::Task& room) {

@@ -57,8 +57,8 @@ bool is_waiting_for_unpark(const PyFiber* self) noexcept {
     return self->fiber->state() == FiberState::kParked && self->fiber->wait_kind() == runtime::WaitKind::kPermit;
 }
 
-// On another thread than its own, or where no switch is possible, it ends when its own thread comes to it: until then
-// it holds itself.
+// Nobody refers to the suspended fiber any more. It is unwound at once if this is its thread and a switch is possible.
+// Otherwise its own thread unwinds it when it comes to it, and until then the fiber keeps itself alive.
 void unwind_unreachable(PyFiber* self) {
     const runtime::Scheduler& owner = self->fiber->scheduler();
     const bool is_here = thread_host != nullptr && thread_host->scheduler == &owner;

@@ -33,8 +33,8 @@ struct ThreadRecord {
     unsigned long identity = 0;   // pthread_self() of the thread
     bool is_main_thread = false;  // it runs the signal handlers
     // Where switch_state writes the identity of the fiber that runs, once the interpreter sees an identity per fiber
-    // (show_fiber_identities): _PyRuntime.main_thread, on the main thread, and the thread state's thread_id. A dummy
-    // else.
+    // (show_fiber_identities): _PyRuntime.main_thread, on the main thread, and the thread state's thread_id. Where
+    // nothing is to be written, they point at dummy_slot.
     unsigned long* main_thread_slot = nullptr;
     unsigned long* thread_id_slot = nullptr;
     unsigned long dummy_slot = 0;
@@ -88,9 +88,10 @@ void raise_soon(ThreadRecord& thread, SavedState& state, PyObject* exception) no
 // Withdraws what raise_soon() has not delivered yet and returns it, a class to raise (new reference), or null.
 PyObject* withdraw_raise_soon(ThreadRecord& thread, SavedState& state) noexcept;
 
-// --- running out of stack (overflow_raise.hpp)
-// ------------------------------------------------------------------------ The exception class to be raised then: a
-// class whose construction without arguments calls overflow_delivered(). Kept for good.
+// --- running out of stack (overflow_raise.hpp) ---
+
+// Sets the exception class that is raised then. Its construction without arguments must call overflow_delivered(). Kept
+// for good.
 void set_overflow_exception(PyObject* exception_class) noexcept;
 // In the fault handler, so async-signal-safe, with the GIL or without: the running fiber has used up its stack and goes
 // on in the yellow zone, in its upper half or (`again`) deeper.
@@ -100,7 +101,8 @@ bool overflow_delivered(ThreadRecord& thread, SavedState& state) noexcept;
 // A RecursionError of the interpreter's own is being constructed in the running fiber: does it stand for one that
 // overflow_soon() wanted? If so, what made the interpreter raise it is undone.
 bool overflow_replaced(ThreadRecord& thread, SavedState& state, bool has_overflown) noexcept;
-// The evaluation loop has looked again since: from here on the stack may overflow anew, even before it has shrunk.
+// The evaluation loop has made a check since the exception was constructed: from here on another overflow raises anew,
+// even before the stack has shrunk.
 void overflow_raised(SavedState& state) noexcept;
 bool overflow_pending(const ThreadRecord& thread, SavedState& state) noexcept;
 // What is pending is taken along when the fiber is left, and put back when it continues.
@@ -110,7 +112,7 @@ void overflow_returns(ThreadRecord& thread, SavedState& state) noexcept;
 void overflow_given_up(ThreadRecord& thread, SavedState& state) noexcept;
 // Writes the running fiber's Python frames to stderr. Async-signal-safe.
 void write_running_frames(const ThreadRecord& thread) noexcept;
-// The stack has shrunk.
+// The running fiber's stack has shrunk again, and its zone is closed.
 void overflow_ended(ThreadRecord& thread, SavedState& state) noexcept;
 
 // The calling thread, whose record this is, holds the GIL with the thread state that its fibers share. About 1 ns.
@@ -118,12 +120,12 @@ bool is_attached(const ThreadRecord& thread) noexcept;
 // It holds the GIL with another thread state: that of a sub-interpreter.
 bool runs_other_interpreter(const ThreadRecord& thread) noexcept;
 
-// Has call(argument) made soon by the evaluation loop or a lock's wait of that thread, as a pending call: -1 from it
-// with an exception set raises there. From 3.12 on another thread may come first, and the call has to see to that.
-// False: this version cannot on this thread, or the queue is full.
+// Queues a pending call: the evaluation loop of that thread, or a wait of it for a lock, makes call(argument) soon. If
+// that returns -1 with an exception set, the exception is raised there. From 3.12 on another thread may make the call
+// instead, which the call has to find out. False: this version makes none on this thread, or the queue is full.
 bool call_soon(const ThreadRecord& thread, int (*call)(void*), void* argument) noexcept;
-// Where to read the identity that an interrupted wait for a lock must be told, once, so that it makes pending calls on
-// that thread: from 3.13 on some make them on the main thread only. Null: whoever asks is told who it is.
+// From 3.13 on, some interrupted waits for a lock make pending calls only on the main thread, which they tell by asking
+// pthread_self(). For another thread: where the identity to answer them with lies. Null: the true answer will do.
 const unsigned long* identity_that_makes_calls(const ThreadRecord& thread) noexcept;
 
 // The call that the running fiber is making, as its innermost Python frame knows it: equal while it lasts, or when the

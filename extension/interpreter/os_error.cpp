@@ -23,7 +23,7 @@ PyObject* filtered_new(PyTypeObject* type, PyObject* arguments, PyObject* keywor
 bool replace_in(PyTypeObject* type) {
     if (type->tp_new != original_) return true;
     type->tp_new = filtered_new;
-    // type's own: an exception class cannot have a metaclass that overrides it for OSError's sake
+    // Called through `type`, because a metaclass may override it.
     PyObject* derived = PyObject_CallMethod(reinterpret_cast<PyObject*>(&PyType_Type), "__subclasses__", "O", type);
     if (derived == nullptr) return false;
     bool good = true;

@@ -17,7 +17,7 @@ void put_in(PyThreadState* tstate, OverflowRaise& raise) noexcept {
     request_raise(tstate);
 }
 
-// Undone unless it has been delivered in the meantime.
+// The opposite of put_in(), unless the exception has been delivered in the meantime.
 void take_out(PyThreadState* tstate, OverflowRaise& raise) noexcept {
     PyObject* expected = overflow_class;
     PyObject* aside = raise.aside;
@@ -33,7 +33,7 @@ void take_out(PyThreadState* tstate, OverflowRaise& raise) noexcept {
 void give_back_recursion(PyThreadState* tstate, OverflowRaise& raise) noexcept {
     int* left = c_recursion_left(tstate);
     if (left == nullptr) return;
-    // More than there is at the bottom: they were not taken, see overflow_raise.hpp.
+    // If that made more than the fiber began with, the interrupted code has overwritten our zero: nothing was taken.
     if (raise.units_taken <= c_recursion_at_bottom(tstate, raise) - *left) *left += raise.units_taken;
     raise.units_taken = 0;
 }
@@ -49,8 +49,8 @@ void take_recursion(PyThreadState* tstate, OverflowRaise& raise) noexcept {
 }
 
 void arm_overflow(PyThreadState* tstate, OverflowRaise& raise, bool again) noexcept {
-    if (raise.is_watched) return;  // one exception, not two
-    if (raise.is_raised) return;   // what raises it needs room
+    if (raise.is_watched) return;  // the interpreter raises an exception by itself: there must not be two
+    if (raise.is_raised) return;   // it has been constructed, and what raises it needs this part of the zone
     const bool is_armed = overflow_is_armed(tstate);
     if (raise.wanted && !is_armed) return;  // it is about to be constructed
     raise.wanted = true;
@@ -102,12 +102,12 @@ void end_overflow(PyThreadState* tstate, OverflowRaise& raise) noexcept {
     raise.is_raised = false;
 }
 
-// --- interpreter.hpp
-// --------------------------------------------------------------------------------------------------
+// --- what interpreter.hpp declares ---
 
 namespace {
 
-// More than can be delivered without being constructed: only 3.11 drops an exception that was never constructed.
+// More than can ever be used up. A reference is lost when an exception is delivered and never constructed, which only
+// 3.11 does.
 constexpr Py_ssize_t kSpareReferences = Py_ssize_t{1} << 24;
 
 OverflowRaise& raise_of(SavedState& state) noexcept { return words_of<CommonWords>(state).overflow_raise; }
@@ -130,8 +130,8 @@ bool overflow_delivered(ThreadRecord& thread, SavedState& state) noexcept {
     return true;
 }
 
-// An interpreter that looks at the stack pointer raises near the limit, and in raising comes to the zone: that is no
-// second overflow.
+// An interpreter that looks at the stack pointer raises near the limit, and may come to the zone while it raises. That
+// is no second overflow.
 bool overflow_replaced(ThreadRecord& thread, SavedState& state, bool has_overflown) noexcept {
     OverflowRaise& raise = raise_of(state);
     const bool by_address = c_recursion_left(thread.tstate) == nullptr;

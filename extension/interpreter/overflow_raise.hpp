@@ -7,9 +7,10 @@
 // If that does not stop the code, because C calls C and the evaluation loop is not reached, the versions that count C
 // recursion are told that nothing is left of it: what counts then fails by itself. Whichever of the two exceptions is
 // constructed first withdraws the other.
-// The fault may have come in the middle of counting, and then the interrupted code writes its own count over ours: the
-// next quarter of the zone is the chance to say it again, and what is given back is looked at first.
-// Invariant: `aside` is a strong reference that was async_exc's.
+// The fault may have interrupted code that was just counting. Such code then writes its own count over our zero, and
+// the recursion goes on. So the units are taken again when the fiber needs the next part of the zone, and before they
+// are given back it is checked that they had really been taken. Invariant: `aside` is a strong reference that was
+// async_exc's.
 #pragma once
 
 #include "interpreter/cpython_headers.hpp"
@@ -21,7 +22,7 @@ struct OverflowRaise {
     int units_taken = 0;      // of C recursion; given back when the stack has shrunk
     int units_at_bottom = 0;  // 3.12 and 3.13: what the fiber began with
     bool wanted = false;      // armed, and not known to be delivered
-    bool carried = false;     // of these: not in the thread state, the fiber is suspended
+    bool carried = false;     // wanted, and not in the thread state because the fiber is suspended
     bool is_raised = false;   // it has been constructed, and the evaluation loop has not looked again since
     bool is_watched = false;  // the interpreter itself looks at the stack pointer in the yellow zone, too
 };
@@ -69,7 +70,7 @@ inline bool overflow_is_pending(const PyThreadState* tstate, const OverflowRaise
     return raise.wanted && (raise.carried || overflow_is_armed(tstate));
 }
 
-// The C recursion that is left is taken, and given back. The first is async-signal-safe.
+// Takes all C recursion that is left, async-signal-safe; and gives it back.
 void take_recursion(PyThreadState* tstate, OverflowRaise& raise) noexcept;
 void give_back_recursion(PyThreadState* tstate, OverflowRaise& raise) noexcept;
 
