@@ -30,7 +30,8 @@ public:
             forget_all();
     }
 
-    // Any thread: the descriptor is about to be closed. Waiters on the calling thread are its own scheduler's to tell.
+    // Any thread: the descriptor is about to be closed. Fibers of the calling thread are not told here, but by the
+    // forget_fd() of its own scheduler.
     static void announce(int fd) noexcept;
     // The same for each descriptor of the range (both ends included) that anybody has waited for; `visit` is called
     // first.

@@ -1,9 +1,9 @@
 // What other OS threads want of the owning thread: fibers with requests, and calls.
 //
 // A fiber is linked through its control block, so that a wake, a cancel or a permit cannot fail for want of memory; a
-// call brings a record of its own. Both are rare next to a switch: a mutex and two lists do. The owner reads one
-// relaxed flag per look. Invariant: what add() or post() accepted is delivered, unless the process forks or the thread
-// ends first; nothing is accepted after close().
+// call brings a record of its own. Both are rare in comparison with switches, so that a mutex and two lists are fast
+// enough. Whenever the owner looks at its timers it also reads one relaxed flag here. Invariant: what add() or post()
+// accepted is delivered, unless the process forks or the thread ends first; nothing is accepted after close().
 #pragma once
 
 #include <atomic>
@@ -27,7 +27,7 @@ public:
     bool add(Fiber& fiber) noexcept;
     // False: closed, or no memory. Any thread.
     bool post(Scheduler::RemoteCall call, void* argument) noexcept;
-    // Makes the owner look around, with nothing to do. Any thread.
+    // Wakes the owner if it is idle; it is asked for nothing. Any thread.
     void nudge() noexcept;
     bool pending() const noexcept { return pending_.load(std::memory_order_relaxed); }
     // Answers the requests and makes the calls that are there, in order. Owner only. Returns how many calls.

@@ -10,7 +10,7 @@ namespace culm::runtime {
 
 namespace {
 
-// This thread holds the lock of a part; a wake from a signal handler arrived meanwhile.
+// This thread holds the lock of a part; and a signal handler that interrupted it there wanted to wake somebody.
 constinit thread_local volatile sig_atomic_t holds_part = 0;
 constinit thread_local volatile sig_atomic_t missed_wake = 0;
 
@@ -120,7 +120,8 @@ void ParkingLot::pass_on(const Wait& wait) noexcept {
     if (wait.kind == WaitKind::kLock) wake_one(wait.target.key);
 }
 
-// Which key a missed wake was for is not known: everybody is woken, and waits again if it was not for him.
+// For which key the wake was that a signal handler could not make is not known. So everybody is woken, and waits again
+// if what he waits for has not happened.
 void ParkingLot::wake_everybody() noexcept {
     for (Part& part : parts_) {
         const Lock lock(*this, part);

@@ -4,9 +4,9 @@
 // A table of the whole process, by key; a lock for each part. Whoever waits links his record and then looks once more
 // whether what he waits for has happened; whoever makes it happen does so first and then looks here. Both orders are
 // sequentially consistent, so that one of the two sees the other and no wake-up is lost.
-// Safe against signal handlers: a wake from a handler that interrupts a holder of a lock is made up for when the holder
-// lets go.
-// Invariant: a part's lock is never held across a park; a record that is in the lot says so (Wait::in_parking_lot).
+// Safe against signal handlers: where a handler wants to wake somebody and has interrupted its own thread while that
+// held a lock of the table, everybody is woken when the lock is released. Invariant: a part's lock is never held across
+// a park; a record that is in the lot says so (Wait::in_parking_lot).
 #pragma once
 
 #include <atomic>

@@ -27,7 +27,8 @@ public:
     void retire(Scheduler& scheduler) noexcept;
     // After fork: the scheduler's thread is gone. It is listed no longer, and never destroyed.
     void drop(Scheduler& scheduler) noexcept;
-    // Keeps the pool of a closed scheduler that abandoned stacks: it would insist on getting them back.
+    // Keeps the pool of a closed scheduler that has abandoned stacks: a pool must not be destroyed while stacks that
+    // were taken from it are not back.
     void keep(std::unique_ptr<StackPool> pool) noexcept;
     // The settings of shrinking have changed: the calling thread's scheduler follows now, idle threads are woken for
     // it.

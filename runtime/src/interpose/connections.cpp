@@ -4,7 +4,7 @@
 // collects the outcome is connect() again, as it leaves the socket in the state that a blocking connect leaves it in.
 //
 // accept: a listening socket may be shared with other threads and processes, which can take the connection between a
-// look and the call, and accept has no MSG_DONTWAIT. So the first fiber that accepts on a blocking listening socket
+// poll and the call, and accept has no MSG_DONTWAIT. So the first fiber that accepts on a blocking listening socket
 // makes it O_NONBLOCK for good, and the program is not told: fcntl(F_GETFL) hides the flag, F_SETFL and FIONBIO keep it
 // until the program itself asks for non-blocking mode (closing.cpp), and accept on a thread without a scheduler waits
 // in poll. A program that inherits the listening socket by exec does see the flag.

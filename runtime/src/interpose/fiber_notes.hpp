@@ -11,7 +11,8 @@ namespace culm::runtime::interpose {
 struct FiberNotes {
     explicit FiberNotes(Fiber& fiber) noexcept : word_(fiber.interposition_) {}
 
-    // pthread mutexes that the hooks saw this fiber take and not release yet. Counts no further than it can.
+    // How many pthread mutexes the hooks have seen this fiber take and not release yet. The count stops at the largest
+    // number that there is room for.
     unsigned held_mutexes() const noexcept { return word_ & kMutexes; }
     void note_mutex_taken() noexcept {
         if (held_mutexes() < kMutexes) ++word_;

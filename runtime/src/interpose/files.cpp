@@ -1,13 +1,13 @@
 // read, readv, write, writev on anything: what the descriptor is decides.
 //
-//   socket                      as recv and send (sockets.cpp); known from then on, costs no look
+//   socket                      as recv and send (sockets.cpp); known from then on, without fstat
 //   regular file, directory,    straight through, after one fstat
 //   block device
-//   pipe, tty, eventfd, ...     with RWF_NOWAIT where the file supports it, else a look by poll before the call
+//   pipe, tty, eventfd, ...     with RWF_NOWAIT where the file supports it, else poll is asked before the call
 //
 // A blocking write writes everything; writes of at most PIPE_BUF bytes to a pipe stay atomic. Where RWF_NOWAIT is
 // missing a call can only be kept from blocking by its size: 4096 bytes fit into a pipe that poll calls writable, and a
-// terminal gets 256 at a time. There, a reader that takes the bytes between look and call makes the call wait, as a
+// terminal gets 256 at a time. There, a reader that takes the bytes between poll and the call makes the call wait, as a
 // thread would.
 #include <limits.h>
 #include <poll.h>

@@ -40,7 +40,7 @@ RelocationTypes relocation_types() noexcept {
 struct Object {
     ElfW(Addr) base;
     const ElfW(Phdr) * headers;
-    unsigned looks;  // walks that found a slot not filled yet
+    unsigned tries;  // walks that found a slot not filled yet
     bool complete;
     bool seen;
 };
@@ -244,7 +244,7 @@ int patch_object(dl_phdr_info* info, std::size_t, void* argument) noexcept {
         if (dynamic.data) patch_relocations(walk, *object, *info, dynamic, dynamic.data, dynamic.data_count);
     }
     if (object->complete) return 0;
-    if (++object->looks < kTriesMax) {
+    if (++object->tries < kTriesMax) {
         walk.outcome.unsettled = true;
     } else {
         object->complete = true;

@@ -41,7 +41,7 @@ bool names_fiber(pthread_t thread) noexcept {
     return search.found;
 }
 
-// Makes the call for the OS thread that is meant.
+// Makes the call for the OS thread that `thread` means: its own if it names a fiber of the calling thread.
 template <class Call>
 int on_thread_of(pthread_t thread, Call call) noexcept {
     if (names_fiber(thread)) return call(Scheduler::current()->thread_identity());

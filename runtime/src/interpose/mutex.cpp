@@ -30,11 +30,12 @@ bool owned_by_this_thread(const pthread_mutex_t* mutex) noexcept {
     return mutex->__data.__owner == thread_id;
 }
 
-// Another fiber of this thread holds it: waiting in libc would be for ever, or not at all.
+// Whether another fiber of this thread holds it. libc takes both for the same thread: it would let the second wait for
+// ever or, if the mutex is recursive, not wait at all.
 bool held_by_other_fiber(const pthread_mutex_t* mutex, Fiber& self) noexcept {
     if (!owned_by_this_thread(mutex)) return false;
     if (FiberNotes(self).held_mutexes() == 0) return true;
-    // It may be ours: only for a normal mutex is waiting the right answer to that as well.
+    // Perhaps `self` holds it, and locks it again. Only for a normal mutex it is right to wait then as well.
     constexpr int kKindMask = 3;
     return (mutex->__data.__kind & kKindMask) == PTHREAD_MUTEX_NORMAL;
 }

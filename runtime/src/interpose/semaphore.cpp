@@ -17,8 +17,8 @@ namespace {
 
 bool try_take(sem_t* semaphore) noexcept { return real.sem_trywait(semaphore) == 0; }
 
-// What was linked before is visible to all before any load after it. sem_trywait begins with a relaxed load, so the
-// link must be out first; ThreadSanitizer does not model this and says so in a warning.
+// Whoever posts sees the linked record, or we see the post. sem_trywait begins with a relaxed load, which must not be
+// made before the link is visible. ThreadSanitizer does not model fences, and GCC warns of that.
 void order_before_looking() noexcept {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wpragmas"
@@ -27,11 +27,12 @@ void order_before_looking() noexcept {
 #pragma GCC diagnostic pop
 }
 
-// The one whose wait was cancelled last on this thread; the fiber runs on at once, until it has raised that.
+// The semaphore whose wait was cancelled last on this thread. One is enough: the fiber that waited runs on at once, and
+// no other runs before it has raised that.
 constinit thread_local const sem_t* cancelled_semaphore = nullptr;
 
-// The semaphore is taken. Had its wait been cancelled just before, the lock was being handed over in the same moment:
-// its holder must not be interrupted here, outside of any clean-up, but at its next wait.
+// The semaphore is taken. If the wait for it was cancelled just before, the lock was handed over in the same moment.
+// Then Cancelled must not be raised here, where no clean-up of the program would unlock the lock, but at the next wait.
 void put_cancellation_off(Scheduler& scheduler, const sem_t* semaphore) noexcept {
     Fiber& self = scheduler.running();
     FiberNotes notes(self);

@@ -29,8 +29,8 @@ bool is_stream(int fd) noexcept {
     return ::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_STREAM;
 }
 
-// A peek leaves the bytes in the queue, so that readiness cannot tell when there are more: looks again from time to
-// time.
+// A peek leaves the bytes in the queue, so that the socket stays ready and readiness cannot tell when there are more.
+// So the call is made again from time to time.
 template <class Peek>
 [[gnu::noinline]] ssize_t peek_all(Scheduler& scheduler, int fd, Patience& patience, std::size_t wanted,
                                    const Peek& peek) noexcept {

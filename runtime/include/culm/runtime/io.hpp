@@ -15,7 +15,7 @@
 namespace culm::io {
 
 // The new descriptor is close-on-exec. A listening socket that other threads or processes accept from as well should be
-// non-blocking: between our look and the call somebody else may take the connection.
+// non-blocking: after we have seen that there is a connection, and before we call accept(), somebody else may take it.
 int accept(int fd, sockaddr* address, socklen_t* length, std::int64_t deadline_ns = runtime::kNever) noexcept;
 int connect(int fd, const sockaddr* address, socklen_t length, std::int64_t deadline_ns = runtime::kNever) noexcept;
 ssize_t receive(int fd, void* buffer, std::size_t bytes, std::int64_t deadline_ns = runtime::kNever) noexcept;

@@ -33,7 +33,7 @@ struct Task {
     // For the embedding language: its object, and the bytes near the stack's base that it keeps for itself.
     void* host = nullptr;
     std::uint16_t host_stack_bytes = 0;
-    // Somebody may wait for the end already (Scheduler::join_by_id).
+    // Somebody may wait for its end already (Scheduler::join_task).
     bool may_be_joined = false;
 };
 

@@ -94,7 +94,7 @@ struct Wait {
     } target;
     std::uint16_t closes = 0;  // kFd: how often the reactor had been told of the number's closing when the wait began
     WaitKind kind = WaitKind::kNone;
-    // Of a record in the parking lot the first two are other threads' to write, and the third is not used.
+    // While the record is in the parking lot, other threads may write the first two; the third is not used then.
     bool in_parking_lot : 1 = false;  // written under the lock of its part of the lot
     bool closed : 1 = false;          // kFd: the descriptor is being closed; kLock: the lock is being destroyed
     bool rechecked : 1 = false;       // kFd: its registration has been verified
