@@ -39,12 +39,11 @@ void give_back_recursion(PyThreadState* tstate, OverflowRaise& raise) noexcept {
 }
 
 void take_recursion(PyThreadState* tstate, OverflowRaise& raise) noexcept {
-    constexpr int kLevelsInBetween = 256;  // in a quarter of a zone
     int* left = c_recursion_left(tstate);
-    if (left == nullptr || *left <= 0) return;
-    const int more = *left - raise.units_taken;
-    const bool were_not_taken = more <= 1 && more >= -kLevelsInBetween;
-    raise.units_taken = were_not_taken ? *left : raise.units_taken + *left;
+    if (left == nullptr) return;
+    give_back_recursion(tstate, raise);  // of an earlier overflow that has not ended yet
+    if (*left <= 0) return;
+    raise.units_taken = *left;
     *left = 0;
 }
 

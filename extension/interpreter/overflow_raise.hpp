@@ -7,10 +7,9 @@
 // If that does not stop the code, because C calls C and the evaluation loop is not reached, the versions that count C
 // recursion are told that nothing is left of it: what counts then fails by itself. Whichever of the two exceptions is
 // constructed first withdraws the other.
-// The fault may have interrupted code that was just counting. Such code then writes its own count over our zero, and
-// the recursion goes on. So the units are taken again when the fiber needs the next part of the zone, and before they
-// are given back it is checked that they had really been taken. Invariant: `aside` is a strong reference that was
-// async_exc's.
+// The fault may have interrupted code that was just counting. Such code then writes its own count over our zero: so
+// before the units are given back it is checked that they had really been taken. Invariant: `aside` is a strong
+// reference that was async_exc's.
 #pragma once
 
 #include "interpreter/cpython_headers.hpp"

@@ -311,7 +311,7 @@ Sent Scheduler::unpark(Fiber& fiber, void* value) noexcept {
 
 Wake Scheduler::sleep_until(std::int64_t deadline_ns) noexcept {
     if (deadline_ns > clock_->now_ns() || inside().must_end_waits(*running_)) {
-        begin_wait(WaitKind::kSleep, nullptr);
+        running_->wait_kind_ = WaitKind::kSleep;  // nothing but its own thread ends it: no ticket, as with a permit
         return await(deadline_ns);
     }
     yield_now();

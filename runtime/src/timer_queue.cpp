@@ -11,12 +11,12 @@ constexpr std::size_t kArity = 4;
 
 void TimerQueue::add(Fiber& fiber, std::int64_t deadline_ns) noexcept {
     assert(!holds(fiber));
-    insert({deadline_ns, arrivals_++, &fiber});
+    insert(deadline_ns, false, fiber.timer_index_);
 }
 
 void TimerQueue::add(Scope& scope) noexcept {
     assert(!holds(scope));
-    insert({scope.deadline_ns_, arrivals_++ | kIsScope, &scope});
+    insert(scope.deadline_ns_, true, scope.timer_index_);
 }
 
 void TimerQueue::remove(Fiber& fiber) noexcept { erase(fiber.timer_index_); }
@@ -26,12 +26,19 @@ void TimerQueue::remove(Scope& scope) noexcept { erase(scope.timer_index_); }
 TimerQueue::Due TimerQueue::pop_due(std::int64_t now_ns) noexcept {
     if (next_deadline_ns() > now_ns || entries_.empty()) return {};
     const Entry first = entries_[0];
-    erase(place_of(first));
-    if (first.is_scope()) return {nullptr, static_cast<Scope*>(first.owner)};
-    return {static_cast<Fiber*>(first.owner), nullptr};
+    erase(*first.place);
+    return due(first);
 }
 
-void TimerQueue::insert(const Entry& entry) noexcept {
+TimerQueue::Due TimerQueue::due(const Entry& entry) noexcept {
+    auto* place = reinterpret_cast<std::byte*>(entry.place);
+    if (entry.is_scope()) return {nullptr, reinterpret_cast<Scope*>(place - offsetof(Scope, timer_index_))};
+    return {reinterpret_cast<Fiber*>(place - offsetof(Fiber, timer_index_)), nullptr};
+}
+
+void TimerQueue::insert(std::int64_t deadline_ns, bool is_scope, std::uint32_t& place) noexcept {
+    const Entry entry{deadline_ns, arrivals_ | (is_scope ? 1U : 0U), &place};
+    arrivals_ += 2;
     entries_.push(entry);
     sift_up(entries_.size() - 1, entry);
 }
@@ -52,7 +59,7 @@ void TimerQueue::erase(std::uint32_t& place) noexcept {
 
 void TimerQueue::place(std::size_t index, const Entry& entry) noexcept {
     entries_[index] = entry;
-    place_of(entry) = static_cast<std::uint32_t>(index);
+    *entry.place = static_cast<std::uint32_t>(index);
 }
 
 void TimerQueue::sift_up(std::size_t index, const Entry& entry) noexcept {

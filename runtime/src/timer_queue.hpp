@@ -46,25 +46,19 @@ public:
 
 private:
     static constexpr std::uint32_t kNotHeld = UINT32_MAX;
-    // Set in an entry's `arrival` where it is a scope's.
-    static constexpr std::uint64_t kIsScope = std::uint64_t{1} << 63;
     struct Entry {
         std::int64_t deadline_ns;
-        std::uint64_t arrival;  // breaks ties
-        void* owner;            // a Fiber, or a Scope
-        bool is_scope() const noexcept { return (arrival & kIsScope) != 0; }
+        std::uint64_t arrival;  // breaks ties; the lowest bit says that the owner is a scope
+        std::uint32_t* place;   // timer_index_ of the owner, a Fiber or a Scope
+        bool is_scope() const noexcept { return (arrival & 1) != 0; }
     };
 
     static bool before(const Entry& a, const Entry& b) noexcept {
-        return a.deadline_ns != b.deadline_ns ? a.deadline_ns < b.deadline_ns
-                                              : (a.arrival & ~kIsScope) < (b.arrival & ~kIsScope);
+        return a.deadline_ns != b.deadline_ns ? a.deadline_ns < b.deadline_ns : a.arrival < b.arrival;
     }
-    static std::uint32_t& place_of(const Entry& entry) noexcept {
-        return entry.is_scope() ? static_cast<Scope*>(entry.owner)->timer_index_
-                                : static_cast<Fiber*>(entry.owner)->timer_index_;
-    }
-    void insert(const Entry& entry) noexcept;
-    void erase(std::uint32_t& index) noexcept;
+    static Due due(const Entry& entry) noexcept;
+    void insert(std::int64_t deadline_ns, bool is_scope, std::uint32_t& place) noexcept;
+    void erase(std::uint32_t& place) noexcept;
     void place(std::size_t index, const Entry& entry) noexcept;
     void sift_up(std::size_t index, const Entry& entry) noexcept;
     void sift_down(std::size_t index, const Entry& entry) noexcept;

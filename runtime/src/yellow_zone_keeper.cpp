@@ -16,31 +16,16 @@ constexpr std::ptrdiff_t kShrunkBytes = 4096;
 // More than close_yellow_zone() takes.
 constexpr std::ptrdiff_t kClosingBytes = 2048;
 
-constexpr YellowState state_with(YellowZone open) noexcept {
-    switch (open) {
-        case YellowZone::kClosed:
-            return YellowState::kClosed;
-        case YellowZone::kHalfOpen:
-            return YellowState::kHalfOpen;
-        case YellowZone::kMostlyOpen:
-            return YellowState::kMostlyOpen;
-        case YellowZone::kOpen:
-            break;
-    }
-    return YellowState::kOpen;
-}
-
 }  // namespace
 
 bool YellowZoneKeeper::may_open(const Stack& stack, YellowZone wanted) noexcept {
     Scheduler* scheduler = Scheduler::current();
     if (!scheduler || scheduler->running().stack_base_ != stack.base) return false;
     Fiber& self = scheduler->running();
-    const YellowState becomes = state_with(wanted);
-    if (self.yellow_ >= becomes) return false;  // it is open, and yet it faulted
+    if (self.yellow_ >= wanted) return false;  // it is open, and yet it faulted
     const auto begins = detail::embedder.overflows.begins;
-    if (!begins || !begins(self, becomes != YellowState::kHalfOpen)) return false;
-    self.yellow_ = becomes;
+    if (!begins || !begins(self, wanted != YellowZone::kHalfOpen)) return false;
+    self.yellow_ = wanted;
     return true;
 }
 
@@ -57,24 +42,24 @@ void YellowZoneKeeper::settle(Fiber& self) noexcept {
     const Overflows& overflows = detail::embedder.overflows;
     if (overflows.is_pending && overflows.is_pending(self)) return;
     if (!close_yellow_zone(stack)) return;  // the kernel is short of memory: next time
-    self.yellow_ = YellowState::kClosed;
+    self.yellow_ = YellowZone::kClosed;
     if (overflows.ended) overflows.ended(self);
 }
 
 void YellowZoneKeeper::leaves(Fiber& self) noexcept {
-    if (self.yellow_ == YellowState::kClosed) {
+    if (self.yellow_ == YellowZone::kClosed) {
         // Refused, or a stack without a zone: then the switch has to do with what there is.
         const bool is_open = open_yellow_zone(self.stack());
         std::atomic_signal_fence(std::memory_order_seq_cst);
-        if (self.yellow_ == YellowState::kClosed) {
-            if (is_open) self.yellow_ = YellowState::kLent;
+        if (self.yellow_ == YellowZone::kClosed) {
+            if (is_open) self.yellow_ = YellowZone::kLent;
             return;
         }
         // Opening it has taken what was left, and the fault handler was there first.
     }
     settle(self);
-    if (self.yellow_ == YellowState::kClosed) return;
-    if (self.yellow_ < YellowState::kOpen && open_yellow_zone(self.stack())) self.yellow_ = YellowState::kOpen;
+    if (self.yellow_ == YellowZone::kClosed) return;
+    if (self.yellow_ < YellowZone::kOpen && open_yellow_zone(self.stack())) self.yellow_ = YellowZone::kOpen;
     if (detail::embedder.overflows.leaves) detail::embedder.overflows.leaves(self);
 }
 
@@ -84,29 +69,29 @@ void YellowZoneKeeper::takes_back(Fiber& self) noexcept {
     const Stack stack = self.stack();
     const auto* here = static_cast<const std::byte*>(__builtin_frame_address(0));
     if (here - stack.limit() >= kClosingBytes) {
-        if (close_yellow_zone(stack)) self.yellow_ = YellowState::kClosed;
+        if (close_yellow_zone(stack)) self.yellow_ = YellowZone::kClosed;
         return;
     }
     const auto begins = detail::embedder.overflows.begins;
-    if (begins && begins(self, false)) self.yellow_ = YellowState::kOpen;
+    if (begins && begins(self, false)) self.yellow_ = YellowZone::kOpen;
 }
 
 void YellowZoneKeeper::returns(Fiber& self) noexcept {
-    if (self.yellow_ == YellowState::kClosed) return;
-    if (self.yellow_ == YellowState::kLent) return takes_back(self);
+    if (self.yellow_ == YellowZone::kClosed) return;
+    if (self.yellow_ == YellowZone::kLent) return takes_back(self);
     if (detail::embedder.overflows.returns) detail::embedder.overflows.returns(self);
     settle(self);
 }
 
 void YellowZoneKeeper::takes(Fiber& fiber) noexcept {
-    if (take_over_open_yellow_zone(fiber.stack())) fiber.yellow_ = YellowState::kOpen;
+    if (take_over_open_yellow_zone(fiber.stack())) fiber.yellow_ = YellowZone::kOpen;
 }
 
 void YellowZoneKeeper::gives_back(Fiber& fiber) noexcept {
-    if (fiber.yellow_ == YellowState::kClosed) return;
+    if (fiber.yellow_ == YellowZone::kClosed) return;
     const Stack stack = fiber.stack();
     if (!close_yellow_zone(stack)) leave_yellow_zone_open(stack);
-    fiber.yellow_ = YellowState::kClosed;
+    fiber.yellow_ = YellowZone::kClosed;
 }
 
 void settle_open_zone(Fiber& running) noexcept { YellowZoneKeeper::settle(running); }

@@ -21,7 +21,7 @@ struct YellowZoneKeeper {
         const auto limit =
             reinterpret_cast<std::uintptr_t>(fiber.stack_base_) - stack_limit_bytes_unchecked(fiber.stack_class_);
         const bool is_near = reinterpret_cast<std::uintptr_t>(sp) - limit < kSwitchBytes;
-        return is_near || fiber.yellow_ != YellowState::kClosed;
+        return is_near || fiber.yellow_ != YellowZone::kClosed;
     }
     static void leaves(Fiber& self) noexcept;
     static void returns(Fiber& self) noexcept;

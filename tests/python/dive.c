@@ -1,6 +1,7 @@
 /* Uses up C stack without the interpreter noticing, then calls back into it, or never returns. Built by the fixture
    `dive_library`; knows nothing of Python: `call` is PyObject_CallNoArgs. */
 
+#include <alloca.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -21,6 +22,16 @@ void *dive(long bytes, void *(*call)(void *), void *callable) {
     volatile char here;
     here = 1;
     return dive_to(&here - bytes, call, callable);
+}
+
+/* Calls back from `bytes` further down than the caller, to the nearest 16: a frame of that size, not many small ones. */
+void *shift(long bytes, void *(*call)(void *), void *callable) {
+    volatile char *block = alloca((unsigned long)bytes);
+    void *result;
+    block[0] = 1;
+    result = call(callable);
+    block[bytes - 1] = block[0];
+    return result;
 }
 
 static pthread_mutex_t held = PTHREAD_MUTEX_INITIALIZER;

@@ -212,6 +212,38 @@ def test_unreachable_cycle_of_parked_fibers_is_unwound_by_the_collector():
     assert dead() is None
 
 
+def test_finalizers_of_fibers_run_while_a_fiber_is_unwound_for_another_thread():
+    """A fiber is dropped elsewhere, and its clean-up drops and collects others: all clean-ups run, on the owner."""
+    ran_on = []
+
+    def clean_up_by(*drop):
+        try:
+            lowlevel.park()
+        finally:
+            ran_on.append(threading.get_native_id())
+            for what in drop:
+                what()
+
+    def make_cycle():
+        holder = [culm.spawn(clean_up_by)]
+        holder.append(holder)
+
+    outer = [culm.spawn(clean_up_by, make_cycle, culm.yield_now, gc.collect)]
+    outer.append(weakref.ref(outer[0]))
+    culm.yield_now()
+
+    def drop_elsewhere():
+        del outer[0]
+        gc.collect()
+
+    thread = threading.Thread(target=drop_elsewhere)
+    thread.start()
+    while len(ran_on) < 2:
+        culm.yield_now()
+    thread.join()
+    assert ran_on == [threading.get_native_id()] * 2
+
+
 def test_locals_of_an_unreachable_fiber_are_freed():
     class Thing:
         pass
@@ -300,6 +332,17 @@ def test_close_by_another_fiber_wakes_the_waiter_with_ebadf():
     fiber = culm.spawn(lowlevel.wait_readable, left)
     culm.yield_now()
     left.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        fiber.result()
+    right.close()
+
+
+def test_close_by_another_os_thread_wakes_the_waiter_with_ebadf():
+    left, right = socket.socketpair()
+    fiber = culm.spawn(lowlevel.wait_readable, left)
+    culm.yield_now()
+    assert fiber.waiting_for == f"fd {left.fileno()}"
+    threading.Thread(target=left.close).start()
     with pytest.raises(OSError, match="Bad file descriptor"):
         fiber.result()
     right.close()

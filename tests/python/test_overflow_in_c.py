@@ -4,8 +4,13 @@ Where it calls back, that call raises; where it never does, the process dies wit
 """
 
 import ctypes
+import json
+import pickle
+import re
 import signal
+import sys
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -15,13 +20,21 @@ import culm
 KB = 1024
 
 
-@pytest.fixture
-def dive(dive_library: str) -> Callable[[int, Callable[[], Any]], Any]:
-    function = ctypes.PyDLL(dive_library).dive
+def caller_back(function: Any) -> Callable[[int, Callable[[], Any]], Any]:
     function.restype = ctypes.py_object
     function.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.py_object]
     call = ctypes.cast(ctypes.pythonapi.PyObject_CallNoArgs, ctypes.c_void_p)
     return lambda size, callback: function(size, call, callback)
+
+
+@pytest.fixture
+def dive(dive_library: str) -> Callable[[int, Callable[[], Any]], Any]:
+    return caller_back(ctypes.PyDLL(dive_library).dive)
+
+
+@pytest.fixture
+def shift(dive_library: str) -> Callable[[int, Callable[[], Any]], Any]:
+    return caller_back(ctypes.PyDLL(dive_library).shift)
 
 
 def past_limit(dive: Callable[..., Any], limit: int, past: int, callback: Callable[[], Any]) -> Any:
@@ -89,6 +102,61 @@ def test_ten_thousand_in_a_row_in_a_fiber_that_never_parks(dive: Callable[..., A
         return seen
 
     assert culm.spawn(worker, stack_limit=limit).result() == 10_000
+
+
+def nested_list(depth: int) -> list[Any]:
+    result: list[Any] = []
+    for _ in range(depth):
+        result = [result]
+    return result
+
+
+NESTED, ALSO_NESTED = nested_list(20_000), nested_list(20_000)
+NESTED_CLASSES: Any = reduce(lambda inner, _: (inner,), range(20_000), ())
+
+
+@pytest.mark.parametrize("limit", [64 * 2**10, 256 * 2**10])
+@pytest.mark.parametrize(
+    "recurse",
+    [
+        lambda: json.loads("[" * 20_000),
+        lambda: json.dumps(NESTED),
+        lambda: pickle.dumps(NESTED),
+        lambda: repr(NESTED),
+        lambda: NESTED == ALSO_NESTED,
+        lambda: isinstance(1, NESTED_CLASSES),
+    ],
+    ids=["json.loads", "json.dumps", "pickle.dumps", "repr", "==", "isinstance"],
+)
+def test_the_limit_is_met_in_every_instruction_of_c_that_counts(shift: Any, recurse: Any, limit: int) -> None:
+    """The interpreter's count of recursion is changed under C code that may be in the middle of counting.
+
+    The stack is shifted by 16 bytes at a time, so that the fault comes in each instruction that touches it: it always
+    ends in an exception, and the count is what it was before.
+    """
+
+    def depth() -> int:
+        with pytest.raises(RecursionError) as refused:
+            sys.setrecursionlimit(1)
+        found = re.search(r"recursion depth (-?\d+)", str(refused.value))
+        assert found is not None
+        return int(found.group(1))
+
+    def worker() -> int:
+        seen = 0
+        depth_before = depth()
+        for number in range(512):
+            with pytest.raises(RecursionError):
+                shift(limit // 2 + 16 * number, recurse)
+            seen += depth() == depth_before
+        return seen
+
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(10**6)
+    try:
+        assert culm.spawn(worker, stack_limit=limit).result() == 512
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def test_all_exceptions_kept(dive: Callable[..., Any]) -> None:

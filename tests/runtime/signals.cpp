@@ -3,12 +3,15 @@
 #include <signal.h>
 
 #include <atomic>
+#include <memory>
 #include <thread>
 
 #include "culm/runtime/embedder.hpp"
+#include "culm/runtime/reactor.hpp"
 #include "fixture.hpp"
 
 using namespace culm::testing;
+using culm::runtime::Wait;
 
 namespace {
 
@@ -38,6 +41,30 @@ public:
 private:
     std::atomic<bool> stop_{false};
     std::thread thread_;
+};
+
+// The epoll reactor, with a signal that arrives at the last moment before it sleeps.
+class LateSignal : public culm::runtime::Reactor {
+public:
+    explicit LateSignal(std::unique_ptr<Reactor> real) : real_(std::move(real)) {}
+
+    int poll(std::int64_t timeout_ns, OnReady on_ready, void* context, const sigset_t* signal_mask) noexcept override {
+        if (timeout_ns != 0) pthread_kill(pthread_self(), SIGUSR1);
+        return real_->poll(timeout_ns, on_ready, context, signal_mask);
+    }
+
+    culm::Result<void> watch(Wait& wait) noexcept override { return real_->watch(wait); }
+    void unwatch(Wait& wait) noexcept override { real_->unwatch(wait); }
+    void forget(int fd, OnReady on_ready, void* context) noexcept override { real_->forget(fd, on_ready, context); }
+    bool closed_since(const Wait& wait) const noexcept override { return real_->closed_since(wait); }
+    bool recheck(OnReady on_ready, void* context) noexcept override { return real_->recheck(on_ready, context); }
+    void notify() noexcept override { real_->notify(); }
+    culm::Result<void> rebuild() noexcept override { return real_->rebuild(); }
+    void close_descriptors() noexcept override { real_->close_descriptors(); }
+    std::size_t waiting() const noexcept override { return real_->waiting(); }
+
+private:
+    std::unique_ptr<Reactor> real_;
 };
 
 }  // namespace
@@ -81,6 +108,25 @@ TEST_CASE("a signal that came before the wait is found without a poll") {
         SchedulerForTest scheduler;
         CHECK(scheduler->park() == Wake::kInterrupted);
         CHECK(scheduler->statistics().polls == 0);
+    }
+    culm::runtime::set_embedder({});
+}
+
+TEST_CASE("a signal that comes between the look for one and the sleep ends the sleep") {
+    handle_usr1();
+    signals_seen = 0;
+    culm::runtime::Embedder embedder;
+    embedder.signals.are_pending = [](const Scheduler&) { return signals_seen > 0; };
+    culm::runtime::set_embedder(embedder);
+    {
+        SchedulerOptions options;
+        auto reactor = culm::runtime::make_epoll_reactor();
+        REQUIRE(reactor);
+        options.reactor = std::make_unique<LateSignal>(std::move(reactor.value()));
+        SchedulerForTest scheduler(std::move(options));
+        // Without an end the test would hang where it fails; the signal is sent to this thread before it sleeps.
+        CHECK(scheduler->park(scheduler->clock().now_ns() + 10 * kSecond) == Wake::kInterrupted);
+        CHECK(signals_seen == 1);
     }
     culm::runtime::set_embedder({});
 }

@@ -21,9 +21,14 @@ namespace culm {
 // Called inside the signal handler: must be async-signal-safe.
 using DescribeStackOwner = std::size_t (*)(const Stack& stack, char* buffer, std::size_t buffer_bytes);
 
-// How much of a yellow zone is open, from the limit down: its upper half, three quarters, all of it. It is entered step
-// by step, so that the owner can try something else when the first half was not enough, and try that again.
-enum class YellowZone : std::uint8_t { kClosed, kHalfOpen, kMostlyOpen, kOpen };
+// How much of a yellow zone is open, from the limit down. An overflow opens it in two steps, so that the owner can try
+// something else when the first half was not enough.
+enum class YellowZone : std::uint8_t {
+    kClosed,
+    kHalfOpen,  // the stack has overflown: the upper half is open
+    kOpen,      // the whole zone is
+    kLent,      // the whole zone is, for an owner that asked for it near the limit; nothing has overflown
+};
 
 // What the owner of stacks is asked inside the signal handler: must be async-signal-safe. Every member may be null.
 struct StackOwner {

@@ -52,10 +52,10 @@ std::size_t round_up(std::size_t bytes, std::size_t unit) noexcept { return (byt
 
 constinit std::atomic<StrideRule> stride_rule{StrideRule::kOddPages};
 
-// In whole pages, so that each quarter of the zone can be opened by itself.
+// In whole pages, so that the upper half of the zone can be opened by itself.
 std::size_t yellow_bytes_for(StackClass size_class) noexcept {
     const std::size_t wanted = kChunkSizes[static_cast<std::size_t>(size_class)].yellow_bytes;
-    return round_up(wanted, 4 * kernel_features().page_bytes);
+    return round_up(wanted, 2 * kernel_features().page_bytes);
 }
 
 // Limit plus yellow zone plus guard, in an odd number of pages unless the rule was overridden.

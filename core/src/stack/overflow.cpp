@@ -68,9 +68,7 @@ Fault understand(const siginfo_t* what, const std::byte* sp) noexcept {
     Fault fault{touched, sp, place.stack};
     if (place.part == stack::Part::kGuard) return fault;
     const auto below = static_cast<std::size_t>(place.stack.limit() - touched);
-    fault.wanted = below <= place.yellow_bytes / 2       ? YellowZone::kHalfOpen
-                   : below <= place.yellow_bytes / 4 * 3 ? YellowZone::kMostlyOpen
-                                                         : YellowZone::kOpen;
+    fault.wanted = below <= place.yellow_bytes / 2 ? YellowZone::kHalfOpen : YellowZone::kOpen;
     return fault;
 }
 

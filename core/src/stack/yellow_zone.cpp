@@ -27,8 +27,7 @@ constinit std::atomic<std::size_t> left_open_count{0};
 os::Range zone_of(const Stack& stack, YellowZone wanted) noexcept {
     const stack::Place place = stack::place_of(stack.limit());
     if (place.stack.base != stack.base) return {};
-    const std::size_t quarters = wanted == YellowZone::kHalfOpen ? 2 : wanted == YellowZone::kMostlyOpen ? 3 : 4;
-    const std::size_t bytes = place.yellow_bytes / 4 * quarters;
+    const std::size_t bytes = wanted == YellowZone::kHalfOpen ? place.yellow_bytes / 2 : place.yellow_bytes;
     return {stack.limit() - bytes, bytes};
 }
 

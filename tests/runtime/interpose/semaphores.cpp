@@ -145,6 +145,25 @@ TEST_CASE("destroying a semaphore ends the waits of its fibers") {
                   -1, EINVAL);
 }
 
+TEST_CASE("a waiter whose thread has ended takes no token from those who still wait") {
+    Semaphore semaphore;
+    Fiber* left = nullptr;
+    std::thread([&] {
+        // Not a lambda with captures: what a fiber owns is lost when it never runs again.
+        auto body = [](Fiber&, void* sem) { victim().sem_wait(static_cast<sem_t*>(sem)); };
+        auto started = Scheduler::ensure().value()->start({.body = body, .argument = &semaphore.sem});
+        REQUIRE(started);
+        left = started.value();
+        while (left->state() != FiberState::kParked) culm::yield_now();
+    }).join();
+    Program program;
+    CHECK_OUTCOME(parked_until([&] { return victim().sem_wait(&semaphore.sem); },
+                               [&] { CHECK(victim().sem_post(&semaphore.sem) == 0); }),
+                  0, kErrnoBefore);
+    CHECK(semaphore.value() == 0);
+    left->release();
+}
+
 TEST_CASE("a post by another OS thread wakes an idle scheduler") {
     Program program;
     Semaphore semaphore;

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "culm/context.hpp"
+#include "culm/overflow.hpp"
 #include "culm/runtime/clock.hpp"
 #include "culm/runtime/fiber_state.hpp"
 #include "culm/runtime/intrusive_list.hpp"
@@ -85,7 +86,7 @@ public:
     void retain() noexcept { references_.fetch_add(1, std::memory_order_relaxed); }
     void release() noexcept;
 
-    YellowState yellow_state() const noexcept { return yellow_; }
+    YellowZone yellow_zone() const noexcept { return yellow_; }
     // cancel() was called and no wait has ended with it yet.
     bool cancel_requested() const noexcept { return is_cancelled_; }
     // The innermost scope it has entered; null: only its own outermost one.
@@ -167,7 +168,7 @@ private:
     bool has_extra_waits_ : 1 = false;  // own_.value is the first of several records
     bool has_reservation_ : 1 = false;  // a stack is promised and not taken yet: the fiber never ran
     bool is_main_ : 1 = false;
-    YellowState yellow_ = YellowState::kClosed;  // written by the fault handler, on the fiber's own thread
+    YellowZone yellow_ = YellowZone::kClosed;  // written by the fault handler, on the fiber's own thread
     std::uint8_t left_epoch_ = 1;            // the shrinker's, when it last left the processor; 0: looked at since then
     std::atomic<std::uint8_t> requests_{0};  // bits of FiberRequest, set by any thread, taken by the fiber's own
     void* caught_exceptions_ = nullptr;      // __cxa_eh_globals of this fiber

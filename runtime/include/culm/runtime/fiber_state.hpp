@@ -1,4 +1,4 @@
-// The states of a fiber, the one table of legal moves between them, and those of its yellow zone.
+// The states of a fiber, and the one table of legal moves between them.
 // Invariant: the table is the only place that says which move is legal; Fiber::move_to asserts it.
 #pragma once
 
@@ -23,15 +23,6 @@ constexpr bool is_legal_move(FiberState from, FiberState to) noexcept {
                                      | 0b00000ULL << 32;  // kFinished: for good
     return (kMoves >> (static_cast<unsigned>(from) * 8 + static_cast<unsigned>(to)) & 1) != 0;
 }
-
-// The yellow zone of a running fiber's stack (overflow.hpp).
-enum class YellowState : std::uint8_t {
-    kClosed,
-    kHalfOpen,    // the stack has overflown: the upper half is open
-    kMostlyOpen,  // three quarters are
-    kOpen,        // the whole zone is
-    kLent,        // the whole zone is, for a switch near the limit; nothing has overflown
-};
 
 // What other OS threads ask of a fiber's own thread: bits of requests_.
 enum FiberRequest : std::uint8_t {

@@ -11,7 +11,7 @@
 namespace culm::runtime {
 
 // Its zone is open.
-inline bool has_overflown(const Fiber& running) noexcept { return running.yellow_state() != YellowState::kClosed; }
+inline bool has_overflown(const Fiber& running) noexcept { return running.yellow_zone() != YellowZone::kClosed; }
 
 void settle_open_zone(Fiber& running) noexcept;
 
