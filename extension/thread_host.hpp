@@ -4,7 +4,7 @@
 // Made by the first use on a thread, taken down when the thread ends (a capsule in the thread state's dict) or when the
 // interpreter exits (atexit).
 // Invariant: thread_host is set exactly while the thread's scheduler exists, and only its own thread touches it, with
-// the GIL held, except inside the switch hooks of an idle poll.
+// the GIL held, except inside the embedder's Idling functions, around an idle poll.
 #pragma once
 
 #include <Python.h>

@@ -10,7 +10,7 @@ namespace culm::runtime {
 
 inline void Fiber::move_to(FiberState next) noexcept {
     assert(is_legal_move(state_, next));
-    state_ = next;
+    __atomic_store_n(&state_, next, __ATOMIC_RELAXED);  // other threads look whether it has finished
 }
 
 }  // namespace culm::runtime

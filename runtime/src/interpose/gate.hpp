@@ -4,8 +4,9 @@
 //   if (!scheduler) return real.recv(...);           // exactly libc, errno and all
 //   ... try without blocking; on EAGAIN a Patience decides whether and how long to wait ...
 //
-// Invariant: a hook touches the scheduler only between Parking's constructor and destructor, which take and give back
-// the embedding language's lock, and never while that lock is being taken (calls made meanwhile go straight to libc).
+// Invariant: a hook parks, links and changes anything of the scheduler only between Parking's constructor and
+// destructor, which take and give back the embedding language's lock, and never while that lock is being taken (calls
+// made meanwhile go straight to libc).
 #pragma once
 
 #include <atomic>

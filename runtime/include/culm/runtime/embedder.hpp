@@ -19,7 +19,8 @@ struct Switching {
     // On the side that is left: save the language's state of `from`, load that of `to`.
     void (*exchange)(Fiber& from, Fiber& to) = nullptr;
     // On the side that continues, in the fiber `now`, when its wait is over and nothing of it is linked anywhere any
-    // more: it may wait again in here. Not called for a fiber's first run, which its body begins.
+    // more: it may wait again in here. Only if there was a switch: a fiber that was alone and idled on its own stack is
+    // not told. Not called for a fiber's first run, which its body begins.
     void (*arrived)(Fiber& now) = nullptr;
 };
 
@@ -66,7 +67,8 @@ struct Calls {
     // the lock if need be and returns whether it did; leave gives it up again if `taken`.
     bool (*enter)(Fiber& self) = nullptr;
     void (*leave)(Fiber& self, bool taken) = nullptr;
-    // The call is about to fail with ECANCELED because `self` was cancelled (the lock is held).
+    // The call is about to fail with ECANCELED because `self` was cancelled (the lock is held). The language sees to
+    // it that its exception for that comes out of the call, or soon after it.
     void (*cancelled)(Fiber& self) = nullptr;
     // The same for a wait for one of the interpreter's own locks, which will fail with EINTR. False: nothing can be
     // raised there; the wait goes on, and the next one after it is cancelled instead.

@@ -37,7 +37,7 @@ public:
     // Bytes near the stack base that the host keeps for itself; the context starts below them. Set before start.
     std::uint16_t host_stack_bytes = 0;
 
-    FiberState state() const noexcept { return state_; }
+    FiberState state() const noexcept { return __atomic_load_n(&state_, __ATOMIC_RELAXED); }
     WaitKind wait_kind() const noexcept { return wait_kind_; }
     // kFd: the (first) descriptor; kLock and kQueue: an address; kJoin: the id of the fiber waited for; else 0.
     std::uintptr_t wait_object() const noexcept;
@@ -162,7 +162,7 @@ private:
     StackClass stack_class_ : 4 = kDefaultStackClass;
     StrategyIndex stack_strategy_ : 4 = kArenaIndex;
     bool has_permit_ : 1 = false;
-    bool is_cancelled_ : 1 = false;    // its outermost scope is, and no wait has ended with it yet
+    bool is_cancelled_ : 1 = false;    // by Scheduler::cancel(); the wait that ends by it takes it back
     bool is_shared_wait_ : 1 = false;  // the present wait may be completed on other OS threads
     bool has_remote_joiners_ : 1 = false;
     bool has_extra_waits_ : 1 = false;  // own_.value is the first of several records
@@ -183,7 +183,7 @@ private:
     Scheduler* scheduler_ = nullptr;
     std::uint32_t timer_index_ = UINT32_MAX;  // place in the timer heap
     std::atomic<std::uint32_t> references_{1};
-    Scope* scope_ = nullptr;  // the innermost it is in; null: its own outermost one, which is is_cancelled_
+    Scope* scope_ = nullptr;  // the innermost it is in; null: none
 
     // Third: the rest.
     ListLink all_link_;  // every started, unfinished fiber of the scheduler but the main one

@@ -2,9 +2,11 @@
 // straight to it; with none runnable it polls the reactor on its own stack.
 //
 // The run queue is first in first out. After kSwitchesPerCatchUp switches the scheduler looks at timers, the reactor
-// and the requests of other threads even if fibers are runnable, so that a ready socket waits for a bounded time. All
-// members are for the owning OS thread unless marked thread-safe. Invariant: exactly one fiber per scheduler is
-// kRunning, and it is the one whose stack the OS thread is on.
+// and the requests of other threads even if fibers are runnable, so that a ready socket waits for a bounded time. It
+// does so on the stack of the fiber that parks, in this order: requests, closed descriptors, timers, the reactor; after
+// a sleep in the reactor, that first. All members are for the owning OS thread unless marked thread-safe.
+// Invariant: running() is the fiber whose stack the OS thread is on. It is the only one that is kRunning; while the
+// scheduler is at work on its stack it may be kParked already, and be made ready and chosen again without any switch.
 #pragma once
 
 #include <csignal>
@@ -97,7 +99,8 @@ public:
     // Parks until the wait is completed, the deadline passes, the fiber is cancelled or a signal interrupts it.
     // Switches.
     Wake await(std::int64_t deadline_ns) noexcept;
-    // Instead of await(): the fiber will not wait after all. True if the wait had been completed already.
+    // Instead of await(): the fiber will not wait after all. True if the wait had been completed already, or an
+    // operation is pending, which keeps its record until it completes.
     bool give_up_wait() noexcept;
     // Ends the wait that this record belongs to, unless it is over or another of the fiber's records has won. The
     // record is linked nowhere any more. On the fiber's own thread. False: the fiber was not woken by this.
@@ -109,8 +112,10 @@ public:
     // Ends a kPermit wait, or leaves a permit for the next park(), with a value. Thread-safe; the caller holds a
     // reference to the fiber. A permit without a value on top of another is the same permit.
     static Sent unpark(Fiber& fiber, void* value = nullptr) noexcept;
-    // The fiber's current or next wait ends with kCancelled, once. A kNew fiber is discarded. Thread-safe likewise (a
-    // kNew fiber belongs to its maker). False: its thread has ended.
+    // The fiber's current or next wait ends with kCancelled, once. Once means: as soon as its own thread has ended a
+    // wait by it, another cancel() ends the next one; several before that thread has looked are one. A wait that has
+    // been completed before, or whose operation is pending, ends as it would have, and the next one is cancelled.
+    // A kNew fiber is discarded. Thread-safe likewise (a kNew fiber belongs to its maker). False: its thread has ended.
     static bool cancel(Fiber& fiber) noexcept;
     // Whoever waits in join_task() for a task that will not be started goes on. Thread-safe.
     static void forget_task(std::uint64_t id) noexcept;

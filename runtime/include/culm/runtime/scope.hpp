@@ -4,7 +4,9 @@
 // knows the one around it. The outermost scope of a fiber may hang below a scope of another fiber (Task::scope): that
 // is how everything started within a scope ends with it. Cancelling is level-triggered: as long as a scope is
 // cancelled, every wait inside it ends with Wake::kCancelled at once, or when the scope is cancelled during it. A
-// shielded scope lets nothing in from outside: what happens around it is not seen until it is left. A deadline needs no
+// shielded scope lets nothing in from outside: what happens around it is not seen until it is left. One thing is not
+// level-triggered and no Scope: Scheduler::cancel() sets the flag Fiber::is_cancelled_, which counts like a scope
+// around all that the fiber has entered itself, and the wait that ends by it takes it back. A deadline needs no
 // timer until a fiber parks inside the scope; then the scope has one for all of its fibers. All members are for the
 // thread of the scheduler that the scope's fibers belong to. Invariant: a fiber leaves its scopes in the opposite
 // order; a scope ends after everything below it.

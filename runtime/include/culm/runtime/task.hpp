@@ -28,7 +28,7 @@ struct Task {
     const char* name = nullptr;  // copied when the task starts; a short label for reports
     StackClass stack_class = kDefaultStackClass;
     const StackStrategy* strategy = nullptr;  // null: default_stack_strategy()
-    Scope* scope = nullptr;                   // the fiber's outermost cancel scope; null: one of its own
+    Scope* scope = nullptr;                   // the scope around all that the fiber does; null: none
     std::uint64_t id = 0;                     // of new_fiber_id(); 0: given when it starts
     // For the embedding language: its object, and the bytes near the stack's base that it keeps for itself.
     void* host = nullptr;

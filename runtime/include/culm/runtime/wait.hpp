@@ -9,12 +9,17 @@
 //   4. Whoever completes the wait claims the fiber's ticket. Of several records of one fiber exactly one wins.
 //   5. The fiber runs again. Records that did not win are taken out of what they are linked into (abort).
 //
-// A completion names the ticket of the wait it ends, so that one which comes too late ends nothing: neither an earlier
-// wait that is over nor a later one of the same fiber. A completion may come from another OS thread; then the ticket is
-// claimed there, and the fiber is made ready by its own thread, which is told through the fiber's place in its inbox.
+// Two things keep the late effects of one wait from the next wait of the same fiber. First, when the fiber goes on its
+// records are linked nowhere, its timer is out and its ticket is closed, so that nobody can find them any more. Second,
+// the ticket decides between several records of one wait, and between the fiber's own thread and a completion that
+// comes from another one at the same moment: a record with an old ticket claims nothing.
+// A wait that other OS threads may complete is opened as a shared one (a lock, the end of another thread's fiber).
+// Its ticket is claimed by whoever completes it; the fiber is made ready by its own thread, which is told through the
+// fiber's place in its inbox. If the fiber does not wait any more by then, nothing happens. All other waits are
+// completed by the fiber's own thread, which also carries out a cancel that another thread asks for.
 // Each fiber has one record in its control block; a wait for several things takes further ones from the scheduler's
 // pool. Invariant: a record that is linked anywhere belongs to a fiber whose ticket it carries, and no record is linked
-// anywhere by the time its fiber runs the code after the wait.
+// anywhere by the time its fiber runs the code after the wait, but for one whose operation has said that it is pending.
 #pragma once
 
 #include <cstdint>
@@ -79,8 +84,8 @@ struct Operation {
 struct Wait {
     // In what it waits for. The fiber's own record also links the fiber into the run queue: it is never in both.
     ListLink link;
-    // What the completion has sent; written before the ticket is claimed. With several records: the fiber's own record
-    // points to the first of the others.
+    // What the completion has sent; in a shared wait it is written before the ticket is claimed. With several records:
+    // the fiber's own record points to the first of the others.
     void* value = nullptr;
     Fiber* fiber = nullptr;  // whose it is; null while the record lies in the pool
     union Target {

@@ -1,7 +1,8 @@
 // Fibers of one scheduler that wait for the same thing, first come first served.
 //
 // Used by one OS thread only. Waiting allocates nothing: what is linked is the fiber's own record.
-// Invariant: every record in the queue belongs to a fiber that is parked, and every way of waking it takes it out.
+// Invariant: every record in the queue belongs to a fiber that is parked or about to park, and every way of waking it
+// takes the record out.
 #pragma once
 
 #include <cstdint>
