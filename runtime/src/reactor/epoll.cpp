@@ -211,7 +211,8 @@ void EpollReactor::forget(int fd, OnReady on_ready, void* context) noexcept {
         wait->closed = true;
         on_ready(*wait, context);
     }
-    // A copy of the descriptor, in a child say, would keep the registration alive under a number that is gone.
+    // Where a copy of the descriptor exists, in a child for instance, the registration would outlive the number, and
+    // could not be withdrawn any more.
     if (entry.registered) control(EPOLL_CTL_DEL, fd, 0);
     entry.registered = false;
     entry.interest = 0;
@@ -223,15 +224,16 @@ bool EpollReactor::closed_since(const Wait& wait) const noexcept {
     return index < entries_.size() && entries_[index].closes != wait.closes;
 }
 
-// Nobody waits for what came, and epoll would go on reporting it. Errors and hang-ups are always reported: only
-// unregistering helps against them.
+// Makes epoll stop reporting what nobody waits for. Errors and hang-ups are reported as long as a descriptor is
+// registered, so against them only unregistering helps.
 void EpollReactor::withdraw(int fd, Entry& entry, std::uint32_t came) noexcept {
     const std::uint32_t wanted = wanted_by(entry.waits);
     const bool unregister = entry.waits.empty() && (came & kAlwaysReported) != 0;
     const int error = control(unregister ? EPOLL_CTL_DEL : EPOLL_CTL_MOD, fd, wanted);
     entry.registered = error == 0 && !unregister;
     entry.interest = entry.registered ? wanted : 0;
-    // The file that is reported lives on under another number, where we cannot reach its registration.
+    // The number was closed unseen, and the file that is reported lives on under another one, under which its
+    // registration cannot be changed: the whole epoll descriptor has to be made anew.
     if (error != 0) stale_ = true;
 }
 
@@ -276,7 +278,8 @@ int EpollReactor::poll(std::int64_t timeout_ns, OnReady on_ready, void* context,
             if (event.data.fd == kNotifyNumber) {
                 drain_notifications();
             } else {
-                // After the first round an unclaimed event may be of a wait that has just been served.
+                // An event that nobody waits for is withdrawn in the first round only: in a later one it may belong to
+                // a wait that the round before has served.
                 served += serve(event.data.fd, event.events, blocks && round == 0, on_ready, context);
             }
         }

@@ -52,7 +52,8 @@ public:
     StackClass stack_class() const noexcept { return stack_class_; }
     StrategyIndex stack_strategy() const noexcept { return stack_strategy_; }  // kArenaIndex for a main fiber
     const void* suspended_sp() const noexcept { return context_.sp; }          // meaningful while ready or parked
-    // Deepest use seen so far, by whoever looked: what is given back is looked at first.
+    // The deepest use that has been seen so far, by a tool or by shrinking, which measures a stack before it gives
+    // memory back.
     std::size_t peak_bytes() const noexcept { return std::size_t{peak_kb_} << 10; }
     void note_peak(std::size_t bytes) noexcept {
         const auto kb = static_cast<std::uint32_t>(bytes >> 10);
