@@ -1,10 +1,10 @@
 // Tells which file descriptors are ready. One per scheduler; epoll in earnest, simulated in tests.
 //
 // A descriptor stays registered between waits, so that a request-response connection costs no epoll_ctl per request;
-// registration is level-triggered and withdrawn when an event finds nobody waiting, in a poll that may sleep. Whoever closes a descriptor says so
-// by forget(). Closes that nobody announced are found by recheck(), which re-registers what has waited long.
-// Used by one OS thread, except for notify().
-// Invariant: a wait is linked from watch() until it was reported ready, forgotten or unwatched; never twice.
+// registration is level-triggered and withdrawn when an event finds nobody waiting, in a poll that may sleep. Whoever
+// closes a descriptor says so by forget(). Closes that nobody announced are found by recheck(), which re-registers what
+// has waited long. Used by one OS thread, except for notify(). Invariant: a wait is linked from watch() until it was
+// reported ready, forgotten or unwatched; never twice.
 #pragma once
 
 #include <csignal>
