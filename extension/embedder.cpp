@@ -111,7 +111,9 @@ int raise_in_lock(void* argument) {
     ThreadHost* host = thread_host;
     runtime::Scheduler& owner = self->fiber->scheduler();
     if (host == nullptr || host->scheduler != &owner) {
-        if (!owner.post(cancel_again_on_owner, self)) Py_DECREF(as_object(self));
+        if (owner.post(cancel_again_on_owner, self)) return 0;
+        Scheduler::cancel(*self->fiber);  // no memory for the call: without asking, which needs none
+        Py_DECREF(as_object(self));
         return 0;
     }
     int result = 0;
