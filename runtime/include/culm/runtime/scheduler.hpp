@@ -1,12 +1,13 @@
 // Runs the fibers of one OS thread. There is no hub fiber: a fiber that blocks picks the next runnable one and switches
 // straight to it; with none runnable it polls the reactor on its own stack.
 //
-// The run queue is first in first out. After kSwitchesPerCatchUp switches the scheduler looks at timers, the reactor
-// and the requests of other threads even if fibers are runnable, so that a ready socket waits for a bounded time. It
-// does so on the stack of the fiber that parks, in this order: requests, closed descriptors, timers, the reactor; after
-// a sleep in the reactor, that first. All members are for the owning OS thread unless marked thread-safe.
-// Invariant: running() is the fiber whose stack the OS thread is on. It is the only one that is kRunning; while the
-// scheduler is at work on its stack it may be kParked already, and be made ready and chosen again without any switch.
+// The run queue is first in first out. After kSwitchesPerCatchUp switches the scheduler catches up with timers, the
+// reactor and the requests of other threads even if fibers are runnable, so that a ready socket waits for a bounded
+// time. It does so on the stack of the fiber that parks, in this order: requests, closed descriptors, timers, the
+// reactor; after a sleep in the reactor, that first. All members are for the owning OS thread unless marked
+// thread-safe. Invariant: running() is the fiber whose stack the OS thread is on. It is the only one that is kRunning;
+// while the scheduler is at work on its stack it may be kParked already, and be made ready and chosen again without any
+// switch.
 #pragma once
 
 #include <csignal>
@@ -113,7 +114,7 @@ public:
     // reference to the fiber. A permit without a value on top of another is the same permit.
     static Sent unpark(Fiber& fiber, void* value = nullptr) noexcept;
     // The fiber's current or next wait ends with kCancelled, once. Once means: as soon as its own thread has ended a
-    // wait by it, another cancel() ends the next one; several before that thread has looked are one. A wait that has
+    // wait by it, another cancel() ends the next one; several before that thread has noticed are one. A wait that has
     // been completed before, or whose operation is pending, ends as it would have, and the next one is cancelled.
     // A kNew fiber is discarded. Thread-safe likewise (a kNew fiber belongs to its maker). False: its thread has ended.
     static bool cancel(Fiber& fiber) noexcept;
@@ -124,10 +125,10 @@ public:
     // The descriptor is about to be closed: its waiters on this thread return kClosed.
     void forget_fd(int fd) noexcept;
 
-    // Runs call(scheduler, argument) on the owning thread soon (at its next look), between two fibers: it may wake and
-    // start fibers, not switch. False: the scheduler is closed or memory ran out, the call will not run. Wakes the
-    // thread if it is idle. Thread-safe. The caller holds a reference to one of the scheduler's fibers, or knows that
-    // it is open.
+    // Runs call(scheduler, argument) on the owning thread soon (when it next catches up), between two fibers: it may
+    // wake and start fibers, not switch. False: the scheduler is closed or memory ran out, the call will not run. Wakes
+    // the thread if it is idle. Thread-safe. The caller holds a reference to one of the scheduler's fibers, or knows
+    // that it is open.
     using RemoteCall = void (*)(Scheduler& scheduler, void* argument);
     bool post(RemoteCall call, void* argument) noexcept;
 
