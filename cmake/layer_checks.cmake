@@ -7,6 +7,9 @@ file(GLOB_RECURSE culm_public_headers CONFIGURE_DEPENDS
   RELATIVE "${PROJECT_SOURCE_DIR}"
   "${PROJECT_SOURCE_DIR}/core/include/*.hpp" "${PROJECT_SOURCE_DIR}/runtime/include/*.hpp")
 
+# CMake writes this one.
+list(APPEND culm_public_headers core/include/culm/config.hpp)
+
 set(culm_header_units "")
 foreach(header IN LISTS culm_public_headers)
   string(REGEX REPLACE "^(core|runtime)/include/" "" included "${header}")
