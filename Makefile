@@ -16,9 +16,6 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 export CTEST_PARALLEL_LEVEL ?= $(JOBS)
 
-# pytest's own limit cannot end a test that hangs inside C. SIGABRT makes pytest print where every thread is.
-TIME_LIMIT := timeout --signal=ABRT --kill-after=30 900
-
 # What the installed package is made of.
 SOURCES := $(shell find core runtime extension lab python cmake -type f ! -name '*.pyc' 2>/dev/null) \
 	CMakeLists.txt pyproject.toml README.md LICENSE
@@ -64,7 +61,7 @@ cxx-test: $(BIN)/.tools ## The fast C++ tests alone
 
 .PHONY: python-test
 python-test: $(BIN)/.installed ## The fast Python tests and the layer rules alone
-	@$(TIME_LIMIT) $(BIN)/python -m pytest -q -m 'not slow' $(ARGS)
+	@tools/python-tests $(BIN)/python -q -m 'not slow' $(ARGS)
 
 .PHONY: interpreter-test
 interpreter-test: $(BIN)/.installed ## The tests of the layer that touches the interpreter's internals alone

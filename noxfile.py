@@ -35,9 +35,7 @@ def tests(session: nox.Session) -> None:
     session.install("--quiet", *build_tools())
     session.install("--quiet", "--no-build-isolation", ".[cli,lab,test]")
     session.run("tools/interpreter-tests", "python", "-q", external=True)
-    # pytest cannot end a test that hangs inside C; SIGABRT makes it print where every thread is.
-    limit = ["timeout", "--signal=ABRT", "--kill-after=30", "1200"]
-    session.run(*limit, "python", "-m", "pytest", *(session.posargs or ["-q"]), external=True)
+    session.run("tools/python-tests", "python", *(session.posargs or ["-q"]), external=True)
 
 
 @nox.session
