@@ -17,6 +17,12 @@ if(CULM_BUILD_TESTS)
   endif()
 endif()
 
+# What the C++ tests are compiled with in addition. Most of the time goes into doctest's checks: the optimiser does less
+# about them, and an exception that leaves an expression is caught by the test case instead of by each check.
+add_library(culm_test_flags INTERFACE)
+target_compile_definitions(culm_test_flags INTERFACE DOCTEST_CONFIG_NO_TRY_CATCH_IN_ASSERTS)
+target_compile_options(culm_test_flags INTERFACE -O1)
+
 if(CULM_BUILD_BENCHMARKS)
   find_package(benchmark QUIET)
   if(TARGET benchmark::benchmark)

@@ -20,6 +20,7 @@
 #include "culm/runtime/interpose.hpp"
 #include "culm/runtime/spawn.hpp"
 #include "victim.hpp"
+#include "victim_paths.hpp"
 
 using culm::runtime::Fiber;
 using culm::runtime::FiberState;
@@ -51,7 +52,7 @@ inline void* open_victim(const char* path) {
 // before interposition is installed. Installed at the first use.
 inline const VictimCalls& victim() {
     static const VictimCalls& calls = *[] {
-        void* library = open_victim(CULM_VICTIM_INTERPRETER);
+        void* library = open_victim(kVictimInterpreter);
         auto get = load<VictimCallsFunction>(library, "victim_calls");
         culm::runtime::interpose::Options options;
         options.interpreter_object = reinterpret_cast<const void*>(get);
@@ -66,7 +67,7 @@ inline const VictimCalls& victim() {
 inline const VictimCalls& other_victim() {
     static const VictimCalls& calls = *[] {
         victim();
-        void* library = open_victim(CULM_VICTIM_LAZY);
+        void* library = open_victim(kVictimLazy);
         const auto installed = culm::runtime::interpose::install({});
         REQUIRE(installed);
         return load<VictimCallsFunction>(library, "victim_calls")();

@@ -20,7 +20,7 @@ bool patched(void* library, const char* name) {
 
 TEST_CASE("a library opened by a patched library is patched when dlsym returns") {
     const VictimCalls& calls = victim();
-    void* library = calls.dlopen(CULM_VICTIM_NOW, RTLD_NOW);
+    void* library = calls.dlopen(kVictimNow, RTLD_NOW);
     REQUIRE(library != nullptr);
     auto get = reinterpret_cast<VictimCallsFunction>(calls.dlsym(library, "victim_calls"));
     REQUIRE((get != nullptr));
@@ -39,7 +39,7 @@ TEST_CASE("a library opened by a patched library is patched when dlsym returns")
 
 TEST_CASE("a library opened without dlsym is patched when the next call parks") {
     const VictimCalls& calls = victim();
-    void* library = calls.dlopen(CULM_VICTIM_FORTIFIED, RTLD_NOW);
+    void* library = calls.dlopen(kVictimFortified, RTLD_NOW);
     REQUIRE(library != nullptr);
     Program program;
     Pair pair = socket_pair();
@@ -53,7 +53,7 @@ TEST_CASE("an unloaded library is forgotten and its address may be used again") 
     const VictimCalls& calls = victim();
     for (int round = 0; round < 5; ++round) {
         const std::size_t slots = statistics().slots;
-        void* library = calls.dlopen(CULM_VICTIM_LAZY, RTLD_NOW);
+        void* library = calls.dlopen(kVictimLazy, RTLD_NOW);
         REQUIRE(library != nullptr);
         REQUIRE(calls.dlsym(library, "victim_calls") != nullptr);
         CHECK(patched(library, "recv"));
@@ -65,16 +65,16 @@ TEST_CASE("an unloaded library is forgotten and its address may be used again") 
 
 // Under a sanitizer it is not so: its own dlopen stands in between. Then it must be as without interposition.
 TEST_CASE("dlopen searches the RUNPATH of the library that calls it") {
-    CHECK(::dlopen(CULM_VICTIM_HIDDEN, RTLD_NOW) == nullptr);  // this program has no such path
+    CHECK(::dlopen(kVictimHidden, RTLD_NOW) == nullptr);  // this program has no such path
     const VictimCalls& calls = victim();
     uninstall();
-    void* expected = calls.dlopen(CULM_VICTIM_HIDDEN, RTLD_NOW);
+    void* expected = calls.dlopen(kVictimHidden, RTLD_NOW);
     WARN(expected != nullptr);
     if (expected) CHECK(calls.dlclose(expected) == 0);
     Options options;
     options.interpreter_object = reinterpret_cast<const void*>(&calls);
     REQUIRE(install(options));
-    void* found = calls.dlopen(CULM_VICTIM_HIDDEN, RTLD_NOW);
+    void* found = calls.dlopen(kVictimHidden, RTLD_NOW);
     CHECK((found != nullptr) == (expected != nullptr));
     if (found) CHECK(calls.dlclose(found) == 0);
 }

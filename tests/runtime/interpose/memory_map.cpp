@@ -8,8 +8,8 @@
 using culm::runtime::interpose::MemoryMap;
 
 TEST_CASE("the headers tell the same about every page of what is loaded as /proc/self/maps") {
-    open_victim(CULM_VICTIM_NOW);  // its offset table is read-only
-    open_victim(CULM_VICTIM_LAZY);
+    open_victim(kVictimNow);  // its offset table is read-only
+    open_victim(kVictimLazy);
     struct Comparison {
         MemoryMap maps, headers;
         std::size_t pages = 0;

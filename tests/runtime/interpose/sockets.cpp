@@ -340,7 +340,7 @@ TEST_CASE("a thread without a scheduler blocks for real") {
 
 TEST_CASE("fortified calls park too") {
     victim();
-    void* library = open_victim(CULM_VICTIM_FORTIFIED);
+    void* library = open_victim(kVictimFortified);
     REQUIRE(culm::runtime::interpose::install({}));
     const VictimCalls& fortified = *load<VictimCallsFunction>(library, "victim_calls")();
     Program program;

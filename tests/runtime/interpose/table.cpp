@@ -24,7 +24,7 @@ std::map<std::string, void*> slots_of(void* library) {
 }  // namespace
 
 TEST_CASE("every symbol of the table is in libc, in the victim, and found by name") {
-    void* library = open_victim(CULM_VICTIM_NOW);
+    void* library = open_victim(kVictimNow);
     const auto before = slots_of(library);
     resolve_real_functions();
     CHECK(
@@ -43,8 +43,8 @@ TEST_CASE("every symbol of the table is in libc, in the victim, and found by nam
 }
 
 TEST_CASE("slots hold the replacements exactly in their scope, and what they held before after uninstall") {
-    void* interpreter = open_victim(CULM_VICTIM_INTERPRETER);
-    void* other = open_victim(CULM_VICTIM_LAZY);
+    void* interpreter = open_victim(kVictimInterpreter);
+    void* other = open_victim(kVictimLazy);
     const auto interpreter_before = slots_of(interpreter);
     const auto other_before = slots_of(other);
     CHECK_FALSE(installed());
