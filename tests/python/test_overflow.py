@@ -296,6 +296,8 @@ def test_a_collection_during_the_unwinding() -> None:
     gc.collect()
 
 
+# Whatever runs the tests may have a thread of its own in this process.
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_forked_while_a_zone_is_open() -> None:
     def worker() -> int:
         try:

@@ -80,6 +80,8 @@ def test_a_fiber_is_made_with_a_strategy_and_shows_it():
     assert culm.Fiber(os.getpid, strategy=None).strategy == "arena"
 
 
+# Whatever runs the tests may have a thread of its own in this process.
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_in_a_fiber_of_the_fault_handler_strategy():
     def fork_and_recurse() -> int:
         child = os.fork()
