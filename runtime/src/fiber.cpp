@@ -46,9 +46,7 @@ std::uintptr_t Fiber::wait_object() const noexcept {
 }
 
 const Fiber& Fiber::fiber_joined_through(const void* joiners) noexcept {
-    alignas(Fiber) static char probe[sizeof(Fiber)];
-    const auto distance = reinterpret_cast<char*>(&(reinterpret_cast<Fiber*>(probe)->joiners_)) - probe;
-    return *reinterpret_cast<const Fiber*>(static_cast<const char*>(joiners) - distance);
+    return *owner_of(static_cast<WaitRing*>(const_cast<void*>(joiners)), &Fiber::joiners_);
 }
 
 unsigned long Fiber::identity() const noexcept {

@@ -31,9 +31,8 @@ TimerQueue::Due TimerQueue::pop_due(std::int64_t now_ns) noexcept {
 }
 
 TimerQueue::Due TimerQueue::due(const Entry& entry) noexcept {
-    auto* place = reinterpret_cast<std::byte*>(entry.place);
-    if (entry.is_scope()) return {nullptr, reinterpret_cast<Scope*>(place - offsetof(Scope, timer_index_))};
-    return {reinterpret_cast<Fiber*>(place - offsetof(Fiber, timer_index_)), nullptr};
+    if (entry.is_scope()) return {nullptr, owner_of(entry.place, &Scope::timer_index_)};
+    return {owner_of(entry.place, &Fiber::timer_index_), nullptr};
 }
 
 void TimerQueue::insert(std::int64_t deadline_ns, bool is_scope, std::uint32_t& place) noexcept {

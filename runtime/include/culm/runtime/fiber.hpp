@@ -132,11 +132,7 @@ private:
     static const Fiber& fiber_joined_through(const void* joiners) noexcept;
 
     // The fiber whose own record this is.
-    static Fiber& of(Wait& own) noexcept {
-        alignas(8) static char probe[192];
-        const auto distance = reinterpret_cast<char*>(&(reinterpret_cast<Fiber*>(probe)->own_)) - probe;
-        return *reinterpret_cast<Fiber*>(reinterpret_cast<char*>(&own) - distance);
-    }
+    static Fiber& of(Wait& own) noexcept { return *owner_of(&own, &Fiber::own_); }
 
     // Shifts the hot first lines of each stack to other cache sets: (page number mod colours) cache lines. Strides are
     // odd numbers of pages, so that neighbours differ. Where the host keeps part of the page there is less to give

@@ -7,6 +7,15 @@
 
 namespace culm::runtime {
 
+// The object whose member `which` is `*member`. It does what offsetof() does, for classes of any layout; the distance
+// is known when this is compiled.
+template <class T, class Member>
+T* owner_of(Member* member, Member T::*which) noexcept {
+    alignas(T) static char probe[sizeof(T)];
+    const auto distance = reinterpret_cast<char*>(&(reinterpret_cast<T*>(probe)->*which)) - probe;
+    return reinterpret_cast<T*>(reinterpret_cast<char*>(member) - distance);
+}
+
 struct ListLink {
     ListLink* previous = nullptr;
     ListLink* next = nullptr;
@@ -41,13 +50,7 @@ public:
         return item;
     }
     // The element that holds `link`.
-    static T* element(ListLink* link) noexcept {
-        // offsetof through a member pointer: the distance is a constant of the type.
-        alignas(T) static char probe[sizeof(T)];
-        auto* at = reinterpret_cast<T*>(probe);
-        const auto distance = reinterpret_cast<char*>(&(at->*Member)) - probe;
-        return reinterpret_cast<T*>(reinterpret_cast<char*>(link) - distance);
-    }
+    static T* element(ListLink* link) noexcept { return owner_of(link, Member); }
 
 private:
     static void insert_before(ListLink& place, ListLink& link) noexcept {
