@@ -144,9 +144,10 @@ int initialize_recursion_error(PyObject* self, PyObject* arguments, PyObject* ke
     PyFiber* fiber = host != nullptr && Py_IS_TYPE(self, base_type) ? running_fiber(*host) : nullptr;
     if (fiber == nullptr || fiber->fiber->is_main()) return base_initialize(self, arguments, keywords);
     interpreter::SavedState& state = saved_state(*host, *fiber->fiber);
+    // First what takes more stack: if the yellow zone begins in there, this exception still stands for that overflow.
+    settle_soon(*host);
     const bool stands_for_one =
         interpreter::overflow_replaced(host->record, state, runtime::has_overflown(*fiber->fiber));
-    settle_soon(*host);
     if (!stands_for_one) return base_initialize(self, arguments, keywords);
     settle();
     PyObject* message = message_for(fiber);
