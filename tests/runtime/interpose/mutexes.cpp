@@ -112,33 +112,35 @@ TEST_CASE("a mutex that a parked fiber holds parks the fibers that want it, in t
     }
 }
 
-TEST_CASE("a mutex knows nothing of holders and waiters whose thread has ended") {
-    Mutex mutex(PTHREAD_MUTEX_NORMAL);
-    Fiber* left[2] = {};
-    std::thread([&] {
-        other_victim();
-        // Not a lambda with captures: what a fiber owns is lost when it never runs again.
-        auto body = [](Fiber& self, void* wanted) {
-            other_victim().mutex_lock(static_cast<pthread_mutex_t*>(wanted));
-            self.scheduler().park();
-        };
-        for (Fiber*& fiber : left) {
-            auto started = Scheduler::ensure().value()->start({.body = body, .argument = &mutex.mutex});
-            REQUIRE(started);
-            fiber = started.value();
-            while (fiber->state() != FiberState::kParked) culm::yield_now();
-        }
-        CHECK(left[0]->wait_kind() == WaitKind::kPermit);
-        CHECK(left[1]->wait_kind() == WaitKind::kLock);
-    }).join();
-    for (Fiber* fiber : left) fiber->release();  // their memory may be used again from here on
+TEST_CASE("a mutex knows nothing of a waiter that was given up: the next one gets it") {
     Program program;
-    auto waiter = culm::spawn([&] {
-        CHECK(other_victim().mutex_unlock(&mutex.mutex) == 0);  // what a program does that knows better than the holder
+    Mutex mutex(PTHREAD_MUTEX_NORMAL);
+    auto holder = culm::spawn([&] {
         CHECK(other_victim().mutex_lock(&mutex.mutex) == 0);
+        Scheduler::current()->park();
         CHECK(other_victim().mutex_unlock(&mutex.mutex) == 0);
     });
-    waiter.join();
+    while (holder.fiber().state() != FiberState::kParked) culm::yield_now();
+    // Not a lambda with captures: what a fiber owns is lost when it never runs again.
+    auto body = [](Fiber&, void* wanted) { other_victim().mutex_lock(static_cast<pthread_mutex_t*>(wanted)); };
+    auto started = program->start({.body = body, .argument = &mutex.mutex});
+    REQUIRE(started);
+    Fiber* left = started.value();
+    while (left->state() != FiberState::kParked) culm::yield_now();
+    CHECK(left->wait_kind() == WaitKind::kLock);
+    bool next_has_had_it = false;
+    auto next = culm::spawn([&] {
+        CHECK(other_victim().mutex_lock(&mutex.mutex) == 0);
+        next_has_had_it = true;
+        CHECK(other_victim().mutex_unlock(&mutex.mutex) == 0);
+    });
+    while (next.fiber().state() != FiberState::kParked) culm::yield_now();
+    program->abandon(*left);
+    left->release();  // its memory may be used again from here on
+    program->unpark(holder.fiber());
+    holder.join();
+    next.join();
+    CHECK(next_has_had_it);
 }
 
 TEST_CASE("each fiber has its own count") {
