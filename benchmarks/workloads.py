@@ -379,7 +379,8 @@ def fd_wait_culm(timeout: float | None = None, count: int = 150_000) -> float:
         for player in players:
             player.result()
 
-    return cpu_ns(work) / (2 * count)
+    with left, right:
+        return cpu_ns(work) / (2 * count)
 
 
 def fd_wait_timer_culm() -> float:
