@@ -4,42 +4,35 @@ workloads.py starts one by name; measuring.py puts load on it and measures its C
 Invariant: all of them answer with what they received, on as many connections as come, without delaying small messages.
 """
 
+import contextlib
+import socket
+import threading
+
+
+def answer(conn: socket.socket) -> None:
+    """Serve one connection with blocking calls: as it is for culm and threads, and on gevent's sockets."""
+    conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with conn, contextlib.suppress(ConnectionResetError):  # how the load ends
+        while data := conn.recv(4096):
+            conn.sendall(data)
+
 
 def serve_culm() -> None:
-    import socket
-
     import culm
-
-    def handle(conn: socket.socket) -> None:
-        conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            while data := conn.recv(4096):
-                conn.sendall(data)
-        except ConnectionResetError:  # how the load ends
-            conn.close()
 
     def main() -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=1024) as server:
             print(server.getsockname()[1], flush=True)
             while True:
-                culm.spawn(handle, server.accept()[0])
+                culm.spawn(answer, server.accept()[0])
 
     culm.run(main)
 
 
 def serve_gevent() -> None:
-    from gevent import socket
     from gevent.server import StreamServer
 
-    def handle(conn: socket.socket, address: object) -> None:
-        conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            while data := conn.recv(4096):
-                conn.sendall(data)
-        except ConnectionResetError:  # how the load ends
-            conn.close()
-
-    server = StreamServer(("127.0.0.1", 0), handle, backlog=1024)
+    server = StreamServer(("127.0.0.1", 0), lambda conn, address: answer(conn), backlog=1024)
     server.start()
     print(server.server_port, flush=True)
     server.serve_forever()
@@ -66,18 +59,7 @@ def serve_uvloop() -> None:
 
 
 def serve_threads() -> None:
-    import socket
-    import threading
-
-    def handle(conn: socket.socket) -> None:
-        conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            while data := conn.recv(4096):
-                conn.sendall(data)
-        except ConnectionResetError:  # how the load ends
-            conn.close()
-
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as server:
         print(server.getsockname()[1], flush=True)
         while True:
-            threading.Thread(target=handle, args=(server.accept()[0],), daemon=True).start()
+            threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
